@@ -1,0 +1,93 @@
+"""Every key of a training run, with its default and its reason. Run configs change what differs."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0  # everything random follows from it
+    c.steps = 30_000  # optimiser steps
+    c.batch_size = 32  # rows over the whole mesh
+
+    # The published pi0: PaliGemma (SigLIP So400m/14 at 224 px, Gemma 2B) and a 300M action expert
+    # (arXiv 2410.24164, appendix B; heads as in openpi, the paper's 18 is the depth).
+    c.policy = ConfigDict()
+    c.policy.name = "pi0"  # the row of pizero_jax.policies.POLICIES
+    c.policy.dtype = "bfloat16"  # of activations; parameters stay float32
+    c.policy.remat = True  # recompute layers in the backward pass: memory for a third more compute
+    c.policy.cameras = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")  # their order in the sequence
+    c.policy.image_size = 224  # pixels, square
+    c.policy.prompt_length = 48  # text tokens
+    c.policy.state_dim = 32  # states are zero-padded to this
+    c.policy.action_dim = 32  # actions likewise
+    c.policy.chunk = 50  # actions predicted at once
+    c.policy.vision = ConfigDict(
+        dict(stem="patch", patch=14, width=1152, depth=27, mlp=4304, heads=16)
+    )  # stem "conv" halves the picture log2(patch) times: it learns faster from little data
+    c.policy.attention = ConfigDict(dict(depth=18, heads=8, kv_heads=1, head_dim=256))  # shared by both experts
+    c.policy.language = ConfigDict(dict(width=2048, mlp=16_384, vocabulary=257_152))
+    c.policy.expert = ConfigDict(dict(width=1024, mlp=4096))
+    c.policy.num_steps = 10  # Euler steps when acting, unless the caller says otherwise
+
+    c.loss = ConfigDict()
+    c.loss.samples_per_observation = 1  # (noise, time) draws per prefix; the prefix is most of the cost
+    c.loss.openpi_padding = False  # True counts padded steps and dimensions, as openpi does
+
+    c.init = ConfigDict()
+    c.init.weights = ""  # workdir or checkpoint to start from; what is missing keeps its fresh value
+
+    c.data = ConfigDict()
+    c.data.path = ""  # folder of an RLDS data set: the one with dataset_info.json
+    c.data.train_split = "train"
+    c.data.val_split = "val"
+    c.data.cameras = ConfigDict(  # camera of the policy -> field of the data set's observation
+        dict(base_0_rgb="image", left_wrist_0_rgb="wrist_image")
+    )
+    c.data.wrist_cameras = ("left_wrist_0_rgb", "right_wrist_0_rgb")  # neither cropped nor rotated, as in openpi
+    c.data.state = "state"  # field of the observation
+    c.data.action = "action"  # field of the step
+    c.data.instruction = "language_instruction"  # field of the step
+    c.data.normalization = "zscore"  # or "quantile": 1% and 99% to -1 and 1 (pi0.5, pi0-FAST)
+    c.data.tokenizer = "bytes"  # or the path of a SentencePiece model, PaliGemma's for the published weights
+    c.data.blind = False  # True zeroes pictures: the control that tells whether a task needs eyes
+    c.data.augmentation = ConfigDict(  # openpi's strengths
+        dict(crop=0.95, rotation=5.0, brightness=0.3, contrast=0.4, saturation=0.5)
+    )
+    c.data.threads = 2  # that decode and augment
+    c.data.prefetch = 8  # batches made ahead
+
+    c.optimizer = ConfigDict()  # AdamW, numbers of openpi's fine-tuning
+    c.optimizer.peak = 2.5e-5
+    c.optimizer.end = 2.5e-6
+    c.optimizer.warmup = 1_000  # steps, from peak / (warmup + 1)
+    c.optimizer.decay_steps = 30_000  # warm-up included; afterwards the rate stays at `end`
+    c.optimizer.b1 = 0.9
+    c.optimizer.b2 = 0.95
+    c.optimizer.eps = 1e-8
+    c.optimizer.weight_decay = 1e-10  # on matrices only, not on biases, norms and embeddings of position
+    c.optimizer.clip = 1.0  # global gradient norm
+    c.optimizer.ema = 0.99  # decay of the averaged weights, which act and are evaluated; 0 keeps none
+
+    c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # devices along each axis; -1 takes the rest
+
+    c.validation = ConfigDict()
+    c.validation.every = 1_000  # steps
+    c.validation.batches = 8  # of held-out windows, with the same noise and times every time
+    c.validation.time_bins = 5  # the loss by flow time
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every = 1_000  # steps, and at the end
+    c.checkpoint.keep = 2  # newest ones
+
+    c.log = ConfigDict(dict(every=50))  # steps
+    c.wandb = ConfigDict()
+    c.wandb.mode = "auto"  # online if logged in, else offline; or "online", "offline", "disabled"
+    c.wandb.project = "pizero_jax"
+
+    c.env = ConfigDict()  # where `launch.evaluate` runs the checkpoint
+    c.env.name = ""  # "metaworld", "reach_toy", or empty for real data without a simulator
+    c.env.tasks = ()
+    c.env.image_size = 64  # pixels that the simulator renders
+    c.env.max_steps = 150  # of an episode
+    c.env.execute = 8  # actions of each chunk that are executed before the next look
+    return c

@@ -1,0 +1,241 @@
+"""Configs at the door: an `ml_collections.ConfigDict` becomes frozen dataclasses once, or a clear error.
+
+`configs/base.py` holds every key with its default and its reason; here is what is allowed.
+"""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+
+from pizero_jax.types import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """Vision transformer. `patch` is the side in pixels of what becomes one token."""
+
+    stem: Literal["patch", "conv"]
+    patch: int
+    width: int
+    depth: int
+    mlp: int
+    heads: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionConfig:
+    """What the two experts share: their queries, keys and values meet, layer by layer."""
+
+    depth: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageConfig:
+    width: int
+    mlp: int
+    vocabulary: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertConfig:
+    width: int
+    mlp: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    samples_per_observation: int
+    openpi_padding: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Pi0Config:
+    """pi0 (arXiv 2410.24164)."""
+
+    name: Literal["pi0"]
+    dtype: Literal["float32", "bfloat16"]
+    remat: bool
+    cameras: tuple[str, ...]
+    image_size: int
+    prompt_length: int
+    state_dim: int
+    action_dim: int
+    chunk: int
+    vision: VisionConfig
+    attention: AttentionConfig
+    language: LanguageConfig
+    expert: ExpertConfig
+    num_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationConfig:
+    """`crop`: side kept, as a share; `rotation`: degrees either way; the colours: share either way. 1 and 0 do nothing."""
+
+    crop: float
+    rotation: float
+    brightness: float
+    contrast: float
+    saturation: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    path: str
+    train_split: str
+    val_split: str
+    cameras: Mapping[str, str]
+    wrist_cameras: tuple[str, ...]
+    state: str
+    action: str
+    instruction: str
+    normalization: Literal["zscore", "quantile"]
+    tokenizer: str
+    blind: bool
+    augmentation: AugmentationConfig
+    threads: int
+    prefetch: int
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    peak: float
+    end: float
+    warmup: int
+    decay_steps: int
+    b1: float
+    b2: float
+    eps: float
+    weight_decay: float
+    clip: float
+    ema: float
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    data: int
+    fsdp: int
+    tensor: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationConfig:
+    every: int
+    batches: int
+    time_bins: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    every: int
+    keep: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    every: int
+
+
+@dataclasses.dataclass(frozen=True)
+class WandbConfig:
+    mode: Literal["auto", "online", "offline", "disabled"]
+    project: str
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig:
+    weights: str
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvConfig:
+    name: Literal["", "metaworld", "reach_toy"]
+    tasks: tuple[str, ...]
+    image_size: int
+    max_steps: int
+    execute: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    seed: int
+    steps: int
+    batch_size: int
+    policy: Pi0Config
+    loss: LossConfig
+    init: InitConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    mesh: MeshConfig
+    validation: ValidationConfig
+    checkpoint: CheckpointConfig
+    log: LogConfig
+    wandb: WandbConfig
+    env: EnvConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectConfig:
+    """One data set of demonstrations; see `configs/collect_metaworld.py`."""
+
+    seed: int
+    path: str
+    name: str
+    demonstrations: int
+    val_fraction: float
+    noise: float
+    steps_after_success: int
+    jpeg_quality: int
+    env: EnvConfig
+
+
+def build(cls: type, values: Mapping[str, Any], path: str = "config") -> Any:
+    """The frozen dataclass `cls` with `values`, every key checked.
+
+    Raises:
+      InputError: for an unknown, a missing or an ill-typed key; it names the path, the value and what is allowed.
+    """
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.4)
+            hint = f"did you mean {path}.{near[0]}?" if near else f"allowed: {', '.join(hints)}"
+            raise InputError(f"{path}.{key} is not a key; {hint}")
+    missing = [key for key in hints if key not in values]
+    if missing:
+        raise InputError(f"{path} lacks {', '.join(missing)}; configs/base.py has every key of a training run")
+    return cls(**{key: _convert(hints[key], values[key], f"{path}.{key}") for key in hints})
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping | ConfigDict):
+            raise InputError(f"{path} = {value!r} should be a group of keys")
+        return build(hint, value, path)
+    if origin is Literal:
+        if value not in arguments:
+            raise InputError(f"{path} = {value!r}; allowed: {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            raise InputError(f"{path} = {value!r} should be a tuple of {arguments[0].__name__}")
+        return tuple(_convert(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping | ConfigDict):
+            raise InputError(f"{path} = {value!r} should be a group of keys")
+        return {k: _convert(arguments[1], v, f"{path}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise InputError(f"{path} = {value!r} should be of type {hint.__name__}")
+    return value

@@ -1,0 +1,56 @@
+"""What flows through the whole house: observations, batches and the functions that make up a policy."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+Params = Any
+"""Nested dictionary of arrays, as Flax Linen keeps it."""
+
+
+class InputError(ValueError):
+    """A mistake in a config, a data set or a request: the message alone tells the user what to change."""
+
+
+@struct.dataclass
+class Observation:
+    """What the policy sees at one moment, for a batch of rows.
+
+    The order of cameras in the model's sequence comes from the config, never from these dictionaries.
+    """
+
+    images: dict[str, UInt8[Array, "B h w 3"] | Float[Array, "B h w 3"]]  # uint8 grey levels, or floats in [-1, 1]
+    image_masks: dict[str, Bool[Array, "B"]]  # False where the row has no such picture
+    state: Float[Array, "B P"]  # normalised proprioception, zero-padded to the policy's width
+    prompt: Int[Array, "B T"]  # token ids
+    prompt_mask: Bool[Array, "B T"]
+
+
+@struct.dataclass
+class Batch:
+    """Observations with the chunk of actions that followed."""
+
+    observation: Observation
+    actions: Float[Array, "B C A"]  # normalised, zero-padded to the policy's width
+    action_mask: Bool[Array, "B C"]  # False for steps past the end of the episode
+    action_dim_mask: Bool[Array, "B A"]  # False for dimensions that the embodiment does not have
+
+
+class Policy(NamedTuple):
+    """A policy is a few pure functions; trainer, evaluation and server see only these.
+
+    init(key) -> params
+    loss(params, key, batch, *, noise=None, time=None) -> (values, weights, metrics): the trainer divides the sum of
+      values * weights by the sum of weights over the global batch.
+    act(params, key, observation, *, noise=None, num_steps=...) -> normalised actions [B, C, A]
+    prefix(params, observation) -> cache and velocity(params, cache, x_t, t) -> v_t: flow policies only.
+    """
+
+    init: Callable[[jax.Array], Params]
+    loss: Callable[..., tuple[Array, Array, dict[str, Array]]]
+    act: Callable[..., Float[Array, "B C A"]]
+    prefix: Callable[..., Any] | None = None
+    velocity: Callable[..., Float[Array, "B C A"]] | None = None
