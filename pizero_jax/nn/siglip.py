@@ -1,0 +1,114 @@
+"""SigLIP's vision transformer: a picture becomes a square of tokens (arXiv 2303.15343; So400m/14 in PaliGemma)."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from pizero_jax.config import VisionConfig
+from pizero_jax.nn.attention import attend
+from pizero_jax.nn.layers import dense, fan_in, layer_norm, weight
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with biases over all tokens."""
+
+    heads: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        width = x.shape[-1]
+        head_dim = width // self.heads
+
+        def project(name):
+            kernel = weight(self, name, (width, self.heads, head_dim), ("embed", "heads", None), fan_in(-3, (-2, -1)))
+            bias = weight(self, f"{name}_bias", (self.heads, head_dim), ("heads", None), nn.initializers.zeros)
+            return jnp.einsum("BTD,DNH->BTNH", x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
+
+        y = attend(project("q"), project("k"), project("v"))
+        kernel = weight(self, "out", (self.heads, head_dim, width), ("heads", None, "embed"), fan_in((-3, -2), -1))
+        bias = weight(self, "out_bias", (width,), (None,), nn.initializers.zeros)
+        return jnp.einsum("BTNH,NHD->BTD", y, kernel.astype(self.dtype)) + bias.astype(self.dtype)
+
+
+class EncoderBlock(nn.Module):
+    """Pre-norm attention and feed-forward with tanh-approximated GELU."""
+
+    config: VisionConfig
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"], _=None):
+        x = x + SelfAttention(self.config.heads, self.dtype, name="attention")(layer_norm(self.dtype, "norm")(x))
+        y = dense(self.config.mlp, ("embed", "mlp"), self.dtype, "up")(layer_norm(self.dtype, "mlp_norm")(x))
+        return x + dense(self.config.width, ("mlp", "embed"), self.dtype, "down")(nn.gelu(y)), None
+
+
+class PatchStem(nn.Module):
+    """Each patch of pixels through one linear map."""
+
+    config: VisionConfig
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B y x D"]:
+        p, width = self.config.patch, self.config.width
+        kernel = weight(self, "kernel", (p, p, 3, width), (None, None, None, "embed"), fan_in((0, 1, 2), 3))
+        bias = weight(self, "bias", (width,), (None,), nn.initializers.zeros)
+        B, h, w, _ = image.shape
+        patches = image.reshape(B, h // p, p, w // p, p, 3)
+        return jnp.einsum("Bypxqc,pqcD->ByxD", patches, kernel) + bias
+
+
+class ConvStem(nn.Module):
+    """Halves the picture by 3x3 convolutions until one position is left per patch (arXiv 2106.14881)."""
+
+    config: VisionConfig
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B y x D"]:
+        halvings = self.config.patch.bit_length() - 1
+        x = image
+        for i in range(halvings):
+            last = i == halvings - 1
+            x = nn.Conv(
+                self.config.width if last else min(32 * 2**i, self.config.width),
+                kernel_size=(3, 3),
+                strides=(2, 2),
+                kernel_init=nn.with_logical_partitioning(fan_in((0, 1, 2), 3, 2.0), (None, None, None, "embed")),
+                bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None,)),
+                name=f"conv_{i}",
+            )(x)
+            if not last:
+                x = nn.gelu(layer_norm("float32", f"norm_{i}")(x))
+        return x
+
+
+STEMS = {"patch": PatchStem, "conv": ConvStem}
+
+
+class Siglip(nn.Module):
+    """Tokens of one picture, as wide as the language model."""
+
+    config: VisionConfig
+    width: int  # of the tokens returned
+    dtype: str
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B T width"]:
+        """Image tokens [B, T, width] of pictures in [-1, 1], row by row from the upper left."""
+        c = self.config
+        x = STEMS[c.stem](c, name="stem")(image.astype(jnp.float32))  # stem in float32, as released
+        x = x.reshape(x.shape[0], -1, c.width)
+        init = nn.initializers.normal(c.width**-0.5)
+        x = x + weight(self, "positions", (x.shape[1], c.width), (None, "embed"), init)
+        blocks = nn.scan(
+            nn.remat(EncoderBlock, prevent_cse=False) if self.remat else EncoderBlock,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=c.depth,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        x, _ = blocks(c, self.dtype, name="layers")(x.astype(self.dtype), None)
+        x = layer_norm(self.dtype, "final_norm")(x)
+        return dense(self.width, ("embed", None), self.dtype, "head")(x)

@@ -1,0 +1,128 @@
+"""The training loop, readable from top to bottom."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pizero_jax.config import TrainConfig
+from pizero_jax.train import optimizer
+from pizero_jax.train.checkpoint import Checkpoints
+from pizero_jax.train.metrics import MetricsLog, progress
+from pizero_jax.train.step import TrainState, compile_step, init_state, to_mesh
+from pizero_jax.train.validate import compile_validation, validate
+from pizero_jax.types import Batch, Params, Policy
+
+
+def fit(
+    config: TrainConfig,
+    policy: Policy,
+    mesh: Mesh,
+    train_batches: Callable[[int], Iterator[Batch]],
+    val_batches: Sequence[Batch],
+    workdir: Path,
+    metadata: dict[str, Any],
+    *,
+    given: Callable[[Params], Params] = lambda params: params,
+) -> TrainState:
+    """The state after `config.steps` updates, going on from the newest checkpoint in `workdir` if there is one.
+
+    Args:
+      train_batches: this process's rows of the global batches, from the step it is called with.
+      val_batches: held-out batches; may be empty.
+      metadata: what acting needs beside the weights, saved with each checkpoint.
+      given: replaces fresh parameters by those that training starts from.
+    """
+    tx = optimizer.make(config.optimizer)
+    rate = optimizer.learning_rate(config.optimizer)
+    checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+    state, placed = init_state(policy, tx, config.optimizer.ema, config.seed, mesh)
+    start = max(checkpoints.steps, default=0)
+    if start:
+        state = checkpoints.restore(state, start)
+    else:
+        state = start_from(state, given)
+    step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed)
+    sums = compile_validation(policy, config.validation.time_bins)
+    held_out = [to_mesh(batch, mesh) for batch in val_batches]
+
+    log = MetricsLog(workdir, metadata["config"], config.wandb, start)
+    bar = progress(config.steps, start)
+    batches = train_batches(start)
+    clock = Stopwatch(config.batch_size)
+    recent = []
+    for k in range(start, config.steps):
+        with clock.waiting():
+            batch = to_mesh(next(batches), mesh)
+        state, metrics = step(state, batch)
+        if recent:
+            jax.block_until_ready(recent[-1])  # at most one step ahead of the device, so that waiting is waiting
+        recent.append(metrics)
+        done = k + 1
+        bar.update()
+        if done % config.log.every == 0 or done == config.steps:
+            values = jax.tree.map(lambda *x: float(np.mean(x)), *jax.device_get(recent))
+            values |= {"learning_rate": float(rate(k))} | clock.read(len(recent))
+            log.write(done, values)
+            bar.set_postfix_str(
+                f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s, data {values['data_wait']:.1%}"
+            )
+            recent = []
+        if held_out and (done % config.validation.every == 0 or done == config.steps):
+            with clock.stopped():
+                values = validate(sums, state.acting_params, held_out, config.seed)
+            log.write(done, values)
+            bar.write(f"step {done}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        if done % config.checkpoint.every == 0 or done == config.steps:
+            with clock.stopped():
+                checkpoints.save(state, metadata)
+    checkpoints.close()
+    bar.close()
+    log.close()
+    return state
+
+
+def start_from(state: TrainState, given: Callable[[Params], Params]) -> TrainState:
+    """The state with its parameters, and their average, replaced."""
+    params = given(state.params)
+    if params is state.params:
+        return state
+    average = None if state.ema is None else jax.tree.map(lambda x: x.copy(), params)
+    return state.replace(params=params, ema=average)
+
+
+class Stopwatch:
+    """Samples per second, and the share of the time that was spent waiting for data."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._start, self._waited = time.perf_counter(), 0.0
+
+    def waiting(self):
+        return _Timed(lambda seconds: setattr(self, "_waited", self._waited + seconds))
+
+    def stopped(self):
+        """Time that does not count."""
+        return _Timed(lambda seconds: setattr(self, "_start", self._start + seconds))
+
+    def read(self, steps: int) -> dict[str, float]:
+        """The rates of the last `steps` steps; starts anew."""
+        seconds = time.perf_counter() - self._start
+        values = {"samples_per_s": steps * self._batch_size / seconds, "data_wait": self._waited / seconds}
+        self._start, self._waited = time.perf_counter(), 0.0
+        return values
+
+
+class _Timed:
+    def __init__(self, add: Callable[[float], None]):
+        self._add = add
+
+    def __enter__(self):
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_):
+        self._add(time.perf_counter() - self._start)

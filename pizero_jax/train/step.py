@@ -1,0 +1,75 @@
+"""The state of a training run and the one jitted step that advances it."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from pizero_jax import mesh as meshes
+from pizero_jax.types import Batch, Params, Policy
+
+
+@struct.dataclass
+class TrainState:
+    """All that changes while training; `step` counts finished updates and is also the data position."""
+
+    step: Int[Array, ""]
+    params: Params
+    ema: Params | None  # averaged parameters, which act; None if the config keeps none
+    opt_state: optax.OptState
+
+    @property
+    def acting_params(self) -> Params:
+        return self.params if self.ema is None else self.ema
+
+
+def init_state(policy: Policy, tx: optax.GradientTransformation, ema: float, seed: int, mesh: Mesh):
+    """The fresh state, each leaf created where it will live, and the tree of those shardings."""
+
+    def fresh() -> TrainState:
+        params = policy.init(jax.random.key(seed))
+        # A copy of its own: params and EMA are both donated to the step.
+        average = jax.tree.map(jnp.copy, params) if ema else None
+        return TrainState(jnp.zeros((), jnp.int32), params, average, tx.init(params))
+
+    # The boxes that carry logical axes pass through the optimiser, whose moments are then sharded like their weights.
+    placed = meshes.shardings(jax.eval_shape(fresh), mesh)
+    return jax.jit(lambda: nn.unbox(fresh()), out_shardings=placed)(), placed
+
+
+def train_step(policy: Policy, tx: optax.GradientTransformation, ema: float, seed: int, state: TrainState, batch: Batch):
+    """One update: the loss is a sum of values over a sum of weights, both over the global batch."""
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+    def objective(params: Params):
+        values, weights, _ = policy.loss(params, key, batch)
+        return values.sum() / jnp.maximum(weights.sum(), 1)
+
+    loss, gradients = jax.value_and_grad(objective)(state.params)
+    updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = None if state.ema is None else optax.incremental_update(params, state.ema, 1 - ema)
+    metrics = {"loss": loss, "grad_norm": optax.global_norm(gradients), "param_norm": optax.global_norm(params)}
+    return TrainState(state.step + 1, params, average, opt_state), metrics
+
+
+def compile_step(policy: Policy, tx, ema: float, seed: int, mesh: Mesh, placed: TrainState) -> Callable:
+    """`train_step` over the mesh: (state, batch) -> (state, metrics); the state is donated."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(
+        partial(train_step, policy, tx, ema, seed),
+        in_shardings=(placed, meshes.batch_sharding(mesh)),
+        out_shardings=(placed, everywhere),
+        donate_argnums=0,
+    )
+
+
+def to_mesh(batch: Batch, mesh: Mesh) -> Batch:
+    """This process's rows of the global batch, as arrays over the mesh."""
+    return jax.tree.map(partial(jax.make_array_from_process_local_data, meshes.batch_sharding(mesh)), batch)

@@ -1,0 +1,48 @@
+"""Validation on held-out episodes: always the same windows, noise and times, or the flow loss is too noisy to compare."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from pizero_jax.types import Batch, Params, Policy
+
+
+def compile_validation(policy: Policy, time_bins: int) -> Callable[[Params, jax.Array, Batch], dict]:
+    """A jitted function of (params, key, batch) that returns sums, to be added over batches."""
+
+    def sums(params: Params, key: jax.Array, batch: Batch) -> dict:
+        loss_key, act_key = jax.random.split(key)
+        values, weights, metrics = policy.loss(params, loss_key, batch)
+        actions = policy.act(params, act_key, batch.observation)
+        real = batch.action_mask[:, :, None] & batch.action_dim_mask[:, None]
+        result = {
+            "loss": (values.sum(), weights.sum()),
+            "action_error": (jnp.sum(jnp.abs(actions - batch.actions) * real), real.sum()),
+        }
+        if "time" in metrics:
+            rows = jnp.any(batch.action_mask, axis=1, keepdims=True)  # repeats that fill a batch do not count
+            at = (metrics["time"] * time_bins).astype(int).clip(0, time_bins - 1)
+            one_hot = jax.nn.one_hot(at, time_bins) * rows[..., None]
+            by_bin = jnp.einsum("BM,BMb->b", metrics["loss_at_time"], one_hot)
+            result["loss_by_time"] = (by_bin, one_hot.sum((0, 1)))
+        return result
+
+    return jax.jit(sums)
+
+
+def validate(sums: Callable, params: Params, batches: Sequence[Batch], seed: int) -> dict[str, float]:
+    """Mean loss, mean absolute error of sampled actions (normalised units), and the loss by bins of flow time."""
+    key = jax.random.key(seed)
+    totals = None
+    for i, batch in enumerate(batches):
+        result = sums(params, jax.random.fold_in(key, i), batch)
+        totals = result if totals is None else jax.tree.map(jnp.add, totals, result)
+    means = jax.tree.map(lambda pair: pair[0] / jnp.maximum(pair[1], 1), totals, is_leaf=lambda x: isinstance(x, tuple))
+    means = jax.device_get(means)
+    by_time = means.pop("loss_by_time", ())
+    metrics = {f"val/{name}": float(value) for name, value in means.items()}
+    edges = [i / len(by_time) for i in range(len(by_time) + 1)] if len(by_time) else []
+    for low, high, value in zip(edges, edges[1:], by_time, strict=False):
+        metrics[f"val/loss_t{low:.1f}-{high:.1f}"] = float(value)
+    return metrics
