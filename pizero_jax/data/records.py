@@ -69,7 +69,7 @@ def crc32c(data: bytes) -> int:
     """CRC-32C of at least four bytes, in NumPy.
 
     A checksum without its constants is linear over bits: that of two blocks is that of the first, moved along by the
-    length of the second, xor that of the second. So neighbours are merged, level by level, all pairs of a level at once.
+    length of the second, xor that of the second. So neighbours are merged, level by level, all pairs at once.
     """
     odd = len(data) % 2
     blocks = np.zeros(len(data) + odd, np.uint8)  # a zero in front changes nothing
