@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -83,9 +83,8 @@ def batches(
 
     def make(step: int) -> Batch:
         ids = sample_ids(seed, step, batch_size, len(windows))
-        return _batch(
-            [_row(windows[int(ids[row])], processor, np.random.default_rng((_ROW, seed, step, row))) for row in rows]
-        )
+        rngs = [np.random.default_rng((_ROW, seed, step, row)) for row in rows]
+        return _batch([windows[int(ids[row])] for row in rows], processor, rngs)
 
     cv2.setNumThreads(0)  # pictures are small and rows are parallel already
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
@@ -108,12 +107,12 @@ def validation_batches(
     rows = _rows(batch_size, process_index, process_count)
     order = _permutation(0, 0, len(windows))
 
-    def row(place: int) -> Batch:
-        made = _row(windows[int(order[place % len(order)])], processor, None)
-        return made if place < len(order) else made.replace(action_mask=np.zeros_like(made.action_mask))
+    def make(first: int) -> Batch:
+        places = first + np.array(rows)
+        batch = _batch([windows[int(order[place % len(order)])] for place in places], processor, [None] * len(rows))
+        return batch.replace(action_mask=batch.action_mask & (places < len(order))[:, None])
 
-    starts = range(0, min(count * batch_size, len(order)), batch_size)
-    return [stack([row(first + r) for r in rows]) for first in starts]
+    return [make(first) for first in range(0, min(count * batch_size, len(order)), batch_size)]
 
 
 def _rows(batch_size: int, process_index: int, process_count: int) -> range:
@@ -125,14 +124,14 @@ def _rows(batch_size: int, process_index: int, process_count: int) -> range:
     return range(process_index * local, (process_index + 1) * local)
 
 
-def _row(window: Window, processor: Processor, rng: np.random.Generator | None) -> Batch:
+def _batch(windows: list[Window], processor: Processor, rngs: Sequence[np.random.Generator | None]) -> Batch:
+    observations = [
+        processor.observation(window.images, window.state, window.instruction, rng)
+        for window, rng in zip(windows, rngs, strict=True)
+    ]
     return Batch(
-        observation=processor.observation(window.images, window.state, window.instruction, rng),
-        actions=processor.actions(window.actions),
-        action_mask=window.action_mask,
-        action_dim_mask=processor.action_dim_mask,
+        observation=stack(observations),
+        actions=processor.actions(np.stack([window.actions for window in windows])),
+        action_mask=np.stack([window.action_mask for window in windows]),
+        action_dim_mask=np.tile(processor.action_dim_mask, (len(windows), 1)),
     )
-
-
-def _batch(rows: list[Batch]) -> Batch:
-    return stack(rows)

@@ -8,7 +8,7 @@ from typing import Literal, Self
 import numpy as np
 from absl import logging
 from etils import epath
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from pizero_jax.data.rlds import Episodes
 from pizero_jax.types import InputError
@@ -58,32 +58,40 @@ class Normalizer:
       kind: "zscore" or "quantile".
       name: of what is normalised, for messages.
 
+    Raises:
+      InputError: if "quantile" is asked of statistics without quantiles.
+
     Source: openpi's transforms.Normalize.
     """
 
     def __init__(self, statistics: Statistics, kind: Literal["zscore", "quantile"], name: str):
         self.name = name
-        self.constant: Bool[np.ndarray, n] = statistics.std < _EPSILON
-        self._offset, self._scale = statistics.mean, statistics.std + _EPSILON
+        constant = statistics.std < _EPSILON
+        offset, scale = statistics.mean, statistics.std + _EPSILON
         if kind == "quantile":
             spread = statistics.q99 - statistics.q01
+            if np.isnan(spread).any():
+                raise InputError(
+                    f"the statistics of {name} have no quantiles: set config.data.normalization = 'zscore'"
+                )
             narrow = spread < _EPSILON
-            self._report(narrow & ~self.constant, "have equal quantiles and are z-scored")
+            self._report(narrow & ~constant, "have equal quantiles and are z-scored")
             half = (spread + _EPSILON) / 2
-            self._offset = np.where(narrow, self._offset, statistics.q01 + half)
-            self._scale = np.where(narrow, self._scale, half)
-        self._report(self.constant, "are constant in the training data")
+            offset, scale = np.where(narrow, offset, statistics.q01 + half), np.where(narrow, scale, half)
+        self._report(constant, "are constant in the training data")
+        self._offset = offset
+        self._divisor, self._factor = np.where(constant, 1.0, scale), np.where(constant, 0.0, scale)
 
     def __len__(self) -> int:
         return len(self._offset)
 
     def normalize(self, x: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch n"]:
         """About unit variance, or about [-1, 1], as float32; InputError for another width."""
-        return ((self._checked(x) - self._offset) / np.where(self.constant, 1.0, self._scale)).astype(np.float32)
+        return ((self._checked(x) - self._offset) / self._divisor).astype(np.float32)
 
     def unnormalize(self, x: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch n"]:
         """The inverse of `normalize`, float32, except that constant dimensions give their constant."""
-        return (self._checked(x) * np.where(self.constant, 0.0, self._scale) + self._offset).astype(np.float32)
+        return (self._checked(x) * self._factor + self._offset).astype(np.float32)
 
     def _checked(self, x: np.ndarray) -> np.ndarray:
         x = np.asarray(x)
@@ -123,6 +131,6 @@ def load(path: str) -> dict[str, Statistics]:
 
 
 def _group(mean, std, q01=None, q99=None, count=0) -> Statistics:
-    """openpi's older files have no quantiles: NaN, which `Normalizer` would show at once."""
+    """openpi's older files have no quantiles: NaN, which `Normalizer` refuses where it needs them."""
     unknown = [np.nan] * len(mean)
     return Statistics(*(np.asarray(v, np.float64) for v in (mean, std, q01 or unknown, q99 or unknown)), count=count)
