@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from absl import logging
@@ -27,7 +27,7 @@ class Statistics:
     count: int = 0
 
     @classmethod
-    def of(cls, values: Float[np.ndarray, "frames n"]) -> Self:
+    def of(cls, values: Float[np.ndarray, "frames n"]) -> "Statistics":
         """Exact statistics, summed in float64."""
         q01, q99 = np.quantile(values.astype(np.float64), [0.01, 0.99], axis=0)
         return cls(values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64), q01, q99, len(values))

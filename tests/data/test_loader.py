@@ -90,13 +90,13 @@ def test_a_batch_that_processes_cannot_share_is_refused(data):
         draw(data, process_count=3)
 
 
-def test_an_error_in_a_thread_surfaces_in_the_loop(data):
+def test_an_error_in_a_thread_surfaces_in_the_loop(data, monkeypatch):
     def fail(*_):
         raise InputError("a picture cannot be decoded")
 
-    broken = data._replace(processor=type("Broken", (), {"observation": fail})())
+    monkeypatch.setattr(data.processor, "observation", fail)
     with pytest.raises(InputError, match="a picture cannot be decoded"):
-        draw(broken)
+        draw(data)
 
 
 def test_validation_counts_each_window_once(data):

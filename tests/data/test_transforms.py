@@ -188,5 +188,7 @@ def test_requests_that_do_not_fit_are_refused(process):
         observe(process(), images={"base_rgb": PICTURE})
     with pytest.raises(InputError, match="picture of camera 'base_0_rgb' cannot be decoded"):
         observe(process(), images={"base_0_rgb": b"\xff\xd8 cut"})
+    with pytest.raises(InputError, match=r"should be uint8 grey levels \[h, w, 3\]; it is float64 \[64, 64, 3\]"):
+        observe(process(), images={"base_0_rgb": PICTURE / 255})
     with pytest.raises(InputError, match="another embodiment"):
         process().observation({}, np.zeros(7), "reach")
