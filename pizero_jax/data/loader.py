@@ -52,7 +52,7 @@ def sample_ids(seed: int, step: int, batch_size: int, size: int) -> Int64[np.nda
     return ids
 
 
-@functools.lru_cache(4)
+@functools.lru_cache(2)  # a batch may straddle two epochs
 def _permutation(seed: int, epoch: int, size: int) -> Int64[np.ndarray, "size"]:
     return np.random.default_rng((_ORDER, seed, epoch)).permutation(size)
 
