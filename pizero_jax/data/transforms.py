@@ -1,0 +1,224 @@
+"""From a recorded or live frame to what the policy sees, and back to actions: one chain for training and acting."""
+
+import difflib
+import functools
+import math
+from collections.abc import Mapping, Sequence
+
+import cv2
+import jax
+import numpy as np
+import simplejpeg
+from jaxtyping import Bool, Float, Float32, UInt8
+from PIL import Image
+
+from pizero_jax.config import AugmentationConfig, DataConfig, Pi0Config
+from pizero_jax.data import tokenizers
+from pizero_jax.data.normalize import Normalizer, Statistics
+from pizero_jax.types import InputError, Observation
+
+Picture = UInt8[np.ndarray, "h w 3"]
+
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+_IDENTITY = np.eye(3)
+
+
+def decode(data: bytes) -> Picture:
+    """RGB grey levels of a JPEG or PNG file; ValueError if it is neither."""
+    if data[:2] == b"\xff\xd8":
+        return simplejpeg.decode_jpeg(data)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    if image is None:
+        raise ValueError("neither JPEG nor PNG")
+    return image
+
+
+def resize_with_pad(image: Picture, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """The picture in a black square of `size` pixels, its aspect kept, centred.
+
+    Bilinear with anti-aliasing, as openpi's clients do with PIL; PIL itself shrinks, because OpenCV's bilinear skips
+    pixels then, and OpenCV enlarges, eight times as fast to the same grey level. Shrinking 640x480 takes about 2 ms:
+    store pictures for training at the size of the policy, which costs nothing.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    scale = max(height, width) / size
+    inner = width, height = int(width / scale), int(height / scale)
+    top, left = (size - height) // 2, (size - width) // 2
+    square = np.zeros((size, size, 3), np.uint8)
+    square[top : top + height, left : left + width] = (
+        Image.fromarray(image).resize(inner, Image.Resampling.BILINEAR) if scale > 1 else cv2.resize(image, inner)
+    )
+    return square
+
+
+def augment(image: Picture, rng: np.random.Generator, config: AugmentationConfig, geometric: bool) -> Picture:
+    """A random crop, rotation and change of colours, of the same size.
+
+    Args:
+      image: square or not, grey levels.
+      rng: six draws are taken, whatever the strengths.
+      config: strengths; crop 1 and the rest 0 is the identity.
+      geometric: whether to crop and rotate; openpi leaves wrist cameras in place, as they move with the hand.
+
+    Source: the kinds and strengths of openpi's preprocess_observation.
+    """
+    angle, *shift, brightness, contrast, saturation = rng.uniform(-1, 1, size=6).tolist()
+    if geometric and (config.crop < 1 or config.rotation > 0):
+        image = _warp(image, _crop_and_rotation(image.shape, config.crop, math.radians(config.rotation * angle), shift))
+    if config.brightness or config.contrast or config.saturation:
+        factors = 1 + config.brightness * brightness, 1 + config.contrast * contrast, 1 + config.saturation * saturation
+        image = cv2.transform(image, _colours(*factors))
+    return image
+
+
+def _warp(image: Picture, matrix: Float[np.ndarray, "2 3"]) -> Picture:
+    """The picture resampled once, its edge repeated past the border."""
+    padded = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)  # OpenCV warps four channels 2.5 times as fast as three
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(padded, matrix, image.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
+
+
+def _crop_and_rotation(shape, crop: float, angle: float, shift: Sequence[float]) -> Float[np.ndarray, "2 3"]:
+    """Where each pixel of the result comes from: rotated about the centre, shrunk to the crop, shifted with it."""
+    cos, sin = crop * math.cos(angle), crop * math.sin(angle)
+    x, y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+    to_x, to_y = (middle + move * (1 - crop) * middle for middle, move in zip((x, y), shift, strict=True))
+    return np.array([[cos, -sin, to_x - cos * x + sin * y], [sin, cos, to_y - sin * x - cos * y]])
+
+
+def _colours(brightness: float, contrast: float, saturation: float) -> Float[np.ndarray, "3 4"]:
+    """Affine map of RGB: away from black, from mid-grey and from the pixel's own grey, by these factors."""
+    gain = brightness * contrast
+    matrix = np.full((3, 4), 127.5 * (1 - contrast))
+    matrix[:, :3] = gain * saturation * _IDENTITY + gain * (1 - saturation) * _LUMA
+    return matrix
+
+
+class Processor:
+    """The chain from frames to observations and from policy outputs to actions.
+
+    Args:
+      policy: widths, cameras and prompt length.
+      data: cameras, normalisation, tokenizer, augmentation.
+      statistics: "state" and "actions", of the training split.
+
+    Raises:
+      InputError: where widths, cameras or vocabulary do not fit the policy.
+    """
+
+    def __init__(self, policy: Pi0Config, data: DataConfig, statistics: Mapping[str, Statistics]):
+        _check_cameras(policy, data)
+        self.policy, self.data = policy, data
+        self.cameras = tuple(camera for camera in policy.cameras if camera in data.cameras)
+        self.tokenizer = tokenizers.make(data.tokenizer)
+        if self.tokenizer.vocabulary > policy.language.vocabulary:
+            raise InputError(
+                f"config.policy.language.vocabulary = {policy.language.vocabulary} is less than the "
+                f"{self.tokenizer.vocabulary} tokens of config.data.tokenizer = {data.tokenizer!r}"
+            )
+        self._state = Normalizer(statistics["state"], data.normalization, f"state {data.state!r}")
+        self._actions = Normalizer(statistics["actions"], data.normalization, f"action {data.action!r}")
+        _check_width(len(self._state), policy.state_dim, "state", data.state)
+        _check_width(len(self._actions), policy.action_dim, "action", data.action)
+        # Prompts repeat: a data set has some hundreds of instructions.
+        self._prompt = functools.lru_cache(4096)(
+            functools.partial(tokenizers.prompt, self.tokenizer, length=policy.prompt_length)
+        )
+
+    @property
+    def action_dim_mask(self) -> Bool[np.ndarray, "A"]:
+        """False for the policy's action dimensions that the data set does not have."""
+        return np.arange(self.policy.action_dim) < len(self._actions)
+
+    def observation(
+        self,
+        images: Mapping[str, bytes | np.ndarray],
+        state: Float[np.ndarray, "P"],
+        instruction: str,
+        rng: np.random.Generator | None = None,
+    ) -> Observation:
+        """One row, without the batch axis; `stack` makes batches.
+
+        Args:
+          images: by camera of the policy, encoded or as grey levels of any size; one that is missing is masked.
+          state: raw, as recorded.
+          instruction: as recorded.
+          rng: for augmentation; without it there is none.
+        """
+        for camera in images:
+            if camera not in self.cameras:
+                raise InputError(f"camera {camera!r} is unknown{_nearest(camera, self.cameras)}")
+        prompt, prompt_mask = self._prompt(instruction)
+        return Observation(
+            images={camera: self._picture(camera, images.get(camera), rng) for camera in self.cameras},
+            image_masks={camera: np.bool_(camera in images) for camera in self.cameras},
+            state=_pad(self._state.normalize(state), self.policy.state_dim),
+            prompt=prompt,
+            prompt_mask=prompt_mask,
+        )
+
+    def actions(self, raw: Float[np.ndarray, "*batch a"]) -> Float32[np.ndarray, "*batch A"]:
+        """Normalised, zero-padded to the policy's width."""
+        return _pad(self._actions.normalize(raw), self.policy.action_dim)
+
+    def unnormalize(self, actions: Float[np.ndarray, "*batch A"]) -> Float32[np.ndarray, "*batch a"]:
+        """Actions of the policy in the units and width of the data set."""
+        return self._actions.unnormalize(np.asarray(actions)[..., : len(self._actions)])
+
+    def _picture(self, camera: str, image: bytes | np.ndarray | None, rng: np.random.Generator | None) -> Picture:
+        size = self.policy.image_size
+        if image is None or self.data.blind:  # black after augmentation, too
+            return np.zeros((size, size, 3), np.uint8)
+        if isinstance(image, bytes):
+            try:
+                image = decode(image)
+            except ValueError as error:
+                raise InputError(f"a picture of camera {camera!r} cannot be decoded: {error}") from error
+        image = resize_with_pad(_checked(camera, image), size)
+        if rng is None:
+            return image
+        return augment(image, rng, self.data.augmentation, geometric=camera not in self.data.wrist_cameras)
+
+
+def stack(rows: Sequence[Observation]) -> Observation:
+    """Rows with a batch axis in front."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+
+def _checked(camera: str, image: np.ndarray) -> Picture:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise InputError(
+            f"the picture of camera {camera!r} should be uint8 grey levels [h, w, 3]; it is {image.dtype} "
+            f"{list(image.shape)}"
+        )
+    return image
+
+
+def _pad(x: Float[np.ndarray, "*batch n"], width: int) -> Float[np.ndarray, "*batch width"]:
+    padded = np.zeros((*x.shape[:-1], width), x.dtype)
+    padded[..., : x.shape[-1]] = x
+    return padded
+
+
+def _check_cameras(policy: Pi0Config, data: DataConfig) -> None:
+    for camera in data.cameras:
+        if camera not in policy.cameras:
+            raise InputError(
+                f"config.data.cameras.{camera} is not in config.policy.cameras{_nearest(camera, policy.cameras)}"
+            )
+
+
+def _check_width(width: int, limit: int, name: str, field: str) -> None:
+    if width > limit:
+        raise InputError(
+            f"config.policy.{name}_dim = {limit} is less than the {width} dimensions of "
+            f"config.data.{name} = {field!r}; set it to {width} or more"
+        )
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"

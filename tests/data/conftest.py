@@ -1,0 +1,41 @@
+import dataclasses
+import pathlib
+import shutil
+
+import pytest
+
+from configs import base
+from pizero_jax import config as configs
+from pizero_jax.data import loader
+
+RLDS_TINY = pathlib.Path(__file__).parent / "rlds_tiny"
+
+
+@pytest.fixture
+def config() -> configs.TrainConfig:
+    c = base.get_config()
+    c.data.path = str(RLDS_TINY)
+    c.policy.image_size = 64
+    c.policy.chunk = 4
+    c.policy.prompt_length = 24
+    c.policy.state_dim = 6
+    c.policy.action_dim = 7
+    c.batch_size = 8
+    return configs.build(configs.TrainConfig, c)
+
+
+@pytest.fixture
+def change(config):
+    """`config` with other values in its data group."""
+    return lambda **values: dataclasses.replace(config, data=dataclasses.replace(config.data, **values))
+
+
+@pytest.fixture
+def data(config) -> loader.Data:
+    return loader.open_data(config)
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+    """A copy of the data set to be broken."""
+    return pathlib.Path(shutil.copytree(RLDS_TINY, tmp_path / "rlds_tiny"))

@@ -1,0 +1,165 @@
+import dataclasses
+import itertools
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from make_rlds_tiny import FOLDER
+
+from pizero_jax.data import loader
+from pizero_jax.data.windows import Windows
+from pizero_jax.types import InputError
+
+
+def assert_equal(ours, theirs):
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def draw(data, count=3, **values):
+    """The first batches of the training loader."""
+    options = dict(seed=0, batch_size=8) | values
+    return list(itertools.islice(loader.batches(data.train, data.processor, **options), count))
+
+
+def test_each_window_comes_once_in_each_epoch():
+    ids = np.concatenate([loader.sample_ids(0, step, 8, 12) for step in range(6)])
+    for epoch in ids.reshape(4, 12):
+        assert sorted(epoch) == list(range(12))
+    assert (ids[:12] != ids[12:24]).any()
+
+
+def test_a_batch_may_be_larger_than_an_epoch():
+    counts = np.bincount(loader.sample_ids(0, 0, 30, 12))
+    assert set(counts) == {2, 3}
+
+
+def test_order_depends_on_the_seed_and_the_step_only():
+    np.testing.assert_array_equal(loader.sample_ids(3, 1000, 8, 50), loader.sample_ids(3, 1000, 8, 50))
+    assert (loader.sample_ids(3, 1000, 8, 50) != loader.sample_ids(4, 1000, 8, 50)).any()
+
+
+def test_batches_have_the_shapes_of_the_policy(data):
+    batch = draw(data, 1)[0]
+    assert batch.observation.images.keys() == {"base_0_rgb", "left_wrist_0_rgb"}
+    assert batch.observation.images["base_0_rgb"].shape == (8, 64, 64, 3)
+    assert batch.observation.images["base_0_rgb"].dtype == np.uint8
+    assert batch.observation.image_masks["base_0_rgb"].shape == (8,)
+    assert batch.observation.state.shape == (8, 6)
+    assert batch.observation.prompt.shape == batch.observation.prompt_mask.shape == (8, 24)
+    assert batch.actions.shape == (8, 4, 7)
+    assert batch.actions.dtype == np.float32
+    assert batch.action_mask.shape == (8, 4)
+    assert batch.action_dim_mask.tolist() == [[True] * 4 + [False] * 3] * 8
+
+
+def test_rows_are_the_windows_that_the_order_names(data):
+    batch = draw(data, 1)[0]
+    for row, window in enumerate(loader.sample_ids(0, 0, 8, len(data.train))):
+        raw = data.processor.unnormalize(batch.actions[row])
+        np.testing.assert_allclose(raw, data.train[int(window)].actions, atol=1e-6)
+
+
+def test_starting_at_a_step_gives_the_batch_that_would_have_come(data):
+    assert_equal(draw(data, 1, start=4)[0], draw(data, 5)[4])
+
+
+def test_two_processes_make_the_global_batch_of_one(data):
+    whole = draw(data)
+    halves = [draw(data, process_index=index, process_count=2) for index in range(2)]
+    for one, *two in zip(whole, *halves, strict=True):
+        assert_equal(jax.tree.map(lambda *leaves: np.concatenate(leaves), *two), one)
+
+
+def test_threads_and_prefetching_change_nothing(data):
+    for ours, theirs in zip(draw(data, threads=1, prefetch=1), draw(data, threads=4, prefetch=3), strict=True):
+        assert_equal(ours, theirs)
+
+
+def test_augmentation_changes_from_epoch_to_epoch(data):
+    size = len(data.train)
+    first, second = draw(data, 2, batch_size=size)
+    places = [np.argsort(loader.sample_ids(0, step, size, size)) for step in range(2)]
+    ours, theirs = (b.observation.images["base_0_rgb"][p] for b, p in zip((first, second), places, strict=True))
+    assert all((a != b).any() for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(data):
+    with pytest.raises(InputError, match=r"config.batch_size = 8 does not divide by 3 processes"):
+        draw(data, process_count=3)
+
+
+def test_an_error_in_a_thread_surfaces_in_the_loop(data, monkeypatch):
+    def fail(*_):
+        raise InputError("a picture cannot be decoded")
+
+    monkeypatch.setattr(data.processor, "observation", fail)
+    with pytest.raises(InputError, match="a picture cannot be decoded"):
+        draw(data)
+
+
+def test_validation_counts_each_window_once(data):
+    batches = loader.validation_batches(data.val, data.processor, batch_size=8, count=5)
+    assert len(batches) == 2  # of ten windows
+    counted = np.concatenate([batch.action_mask[:, 0] for batch in batches])  # each window's first action is real
+    assert counted.tolist() == [True] * 10 + [False] * 6
+    states = np.concatenate([batch.observation.state for batch in batches])[:10]
+    everything = [data.processor.observation({}, window.state, "").state for window in data.val]
+    np.testing.assert_allclose(sorted(states.tolist()), sorted(np.stack(everything).tolist()), atol=1e-6)
+
+
+def test_validation_of_fewer_windows_than_rows_wraps(data):
+    batch = loader.validation_batches(data.val, data.processor, batch_size=32, count=1)[0]
+    assert batch.action_mask[:, 0].tolist() == [True] * 10 + [False] * 22
+    np.testing.assert_array_equal(batch.observation.state[:10], batch.observation.state[10:20])
+
+
+def test_validation_stops_at_its_count_and_never_augments(data):
+    batches = loader.validation_batches(data.val, data.processor, batch_size=4, count=1)
+    assert len(batches) == 1
+    window = data.val[int(np.random.default_rng((0, 0, 0)).permutation(10)[0])]
+    seen = data.processor.observation(window.images, window.state, window.instruction)
+    assert_equal(jax.tree.map(lambda leaf: leaf[0], batches[0].observation), seen)
+
+
+def test_two_processes_validate_the_global_batches_of_one(data):
+    options = dict(batch_size=8, count=2)
+    whole = loader.validation_batches(data.val, data.processor, **options)
+    halves = [
+        loader.validation_batches(data.val, data.processor, process_index=i, process_count=2, **options)
+        for i in range(2)
+    ]
+    for one, *two in zip(whole, *halves, strict=True):
+        assert_equal(jax.tree.map(lambda *leaves: np.concatenate(leaves), *two), one)
+
+
+def test_open_data_checks_widths(config):
+    narrow = dataclasses.replace(config, policy=dataclasses.replace(config.policy, action_dim=2))
+    with pytest.raises(InputError, match=r"config.policy.action_dim = 2"):
+        loader.open_data(narrow)
+
+
+def test_open_data_opens_both_splits(data):
+    assert isinstance(data.train, Windows)
+    assert (len(data.train), len(data.val)) == (24, 10)
+
+
+def test_training_data_never_imports_tensorflow():
+    """Though it is installed where data sets are written: it costs 8 s and 600 MB."""
+    script = f"""
+import itertools, sys
+from configs import base
+from pizero_jax import config
+from pizero_jax.data import loader
+c = base.get_config()
+c.data.path = {str(FOLDER)!r}
+c = config.build(config.TrainConfig, c)
+data = loader.open_data(c)
+drawn = list(itertools.islice(loader.batches(data.train, data.processor, seed=0, batch_size=4), 3))
+loader.validation_batches(data.val, data.processor, batch_size=4, count=2)
+assert len(drawn) == 3
+print("tensorflow" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=FOLDER.parents[2], capture_output=True, text=True)
+    assert result.stdout.strip() == "False", result.stderr

@@ -1,0 +1,107 @@
+import json
+import pathlib
+
+import make_rlds_tiny
+import numpy as np
+import pytest
+
+from pizero_jax.data import normalize
+from pizero_jax.data.normalize import Normalizer, Statistics
+from pizero_jax.types import InputError
+
+HERE = pathlib.Path(__file__).parent
+GOLDEN = dict(np.load(HERE / "golden_normalize.npz"))
+VARYING = [0, 1, 2, 4]  # openpi's case has one constant dimension, which it divides by 1e-6
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Statistics:
+    return Statistics(*(GOLDEN[key] for key in ("mean", "std", "q01", "q99")))
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("zscore", "z"), ("quantile", "q")])
+def test_normalisation_is_openpis(theirs, kind, expected):
+    ours = Normalizer(theirs, kind, "state").normalize(GOLDEN["x"])
+    np.testing.assert_allclose(ours[:, VARYING], GOLDEN[expected][:, VARYING], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("zscore", "unz8"), ("quantile", "unq8")])
+def test_unnormalisation_is_openpis(theirs, kind, expected):
+    ours = Normalizer(theirs, kind, "actions").unnormalize(GOLDEN["x8"][:, :5])
+    np.testing.assert_allclose(ours, GOLDEN[expected][:, :5], rtol=1e-6, atol=5e-6)  # the constant included
+
+
+def test_statistics_agree_with_openpis_running_ones(theirs):
+    data = GOLDEN["data"].reshape(-1, 5)
+    ours = Statistics.of(data)
+    np.testing.assert_allclose(ours.mean, theirs.mean, rtol=1e-9)
+    np.testing.assert_allclose(ours.std, theirs.std, rtol=1e-6, atol=1e-9)
+    # Theirs are edges of histograms that were re-binned as the data came: within 10% of the range.
+    assert (abs(ours.q01 - theirs.q01) <= 0.1 * np.ptp(data, axis=0)).all()
+    assert (abs(ours.q99 - theirs.q99) <= 0.1 * np.ptp(data, axis=0)).all()
+    assert ours.count == len(data)
+
+
+def test_statistics_are_of_the_train_split(data):
+    states = np.concatenate([make_rlds_tiny.episode(s)["state"] for s in make_rlds_tiny.SPLITS["train"]])
+    np.testing.assert_allclose(data.statistics["state"].mean, states.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(data.statistics["state"].q99, np.quantile(states, 0.99, axis=0), rtol=1e-5)
+    assert data.statistics["state"].count == len(states) == 24
+
+
+@pytest.mark.parametrize("kind", ["zscore", "quantile"])
+def test_unnormalise_inverts_normalise(kind):
+    values = np.random.default_rng(0).normal(5, 3, size=(1000, 4))
+    normalizer = Normalizer(Statistics.of(values), kind, "state")
+    np.testing.assert_allclose(normalizer.unnormalize(normalizer.normalize(values)), values, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["zscore", "quantile"])
+def test_a_constant_dimension_is_zero_and_never_explodes(kind):
+    normalizer = Normalizer(Statistics.of(np.full((50, 1), 0.1, np.float32)), kind, "state")
+    np.testing.assert_allclose(normalizer.normalize(np.array([np.float32(0.1)])), 0, atol=1e-7)
+    np.testing.assert_allclose(normalizer.normalize(np.array([0.1001])), 1e-4, rtol=1e-3)
+    np.testing.assert_allclose(normalizer.unnormalize(np.array([3.0])), 0.1, rtol=1e-6)
+
+
+def test_a_rarely_moving_dimension_does_not_explode_under_quantiles():
+    values = np.zeros((1000, 1))
+    values[:5] = 1.0  # 0.5% of frames: both quantiles are 0
+    normalized = Normalizer(Statistics.of(values), "quantile", "actions").normalize(values)
+    np.testing.assert_allclose(normalized, (values - values.mean()) / values.std(), rtol=1e-4)
+
+
+def test_statistics_of_another_embodiment_are_refused(theirs):
+    with pytest.raises(InputError, match=r"state has shape \[2, 7\], the statistics are of 5 dimensions"):
+        Normalizer(theirs, "zscore", "state").normalize(np.zeros((2, 7)))
+
+
+def test_openpis_file_is_read(theirs):
+    read = normalize.load(str(HERE / "golden_norm_stats.json"))
+    np.testing.assert_array_equal(read["state"].mean, theirs.mean)
+    np.testing.assert_array_equal(read["state"].q99, theirs.q99)
+
+
+def test_saved_statistics_are_read_back_exactly_in_openpis_layout(tmp_path, data):
+    path = str(tmp_path / "norm_stats.json")
+    normalize.save(path, data.statistics)
+    for name, group in normalize.load(path).items():
+        for key in ("mean", "std", "q01", "q99", "count"):
+            np.testing.assert_array_equal(getattr(group, key), getattr(data.statistics[name], key))
+    theirs = json.loads((HERE / "golden_norm_stats.json").read_text())["norm_stats"]["state"]
+    assert theirs.keys() <= json.loads(pathlib.Path(path).read_text())["norm_stats"]["state"].keys()
+
+
+def test_statistics_without_quantiles_serve_zscore_only(tmp_path):
+    (tmp_path / "old.json").write_text('{"norm_stats": {"state": {"mean": [1.0], "std": [2.0]}}}')
+    state = normalize.load(str(tmp_path / "old.json"))["state"]
+    assert Normalizer(state, "zscore", "state").normalize(np.array([3.0])) == pytest.approx(1.0, rel=1e-5)
+    with pytest.raises(InputError, match="no quantiles: set config.data.normalization = 'zscore'"):
+        Normalizer(state, "quantile", "state")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"norm_stats": {"state": {"average": [0]}}}', "no json"])
+def test_a_file_of_another_layout_is_named(tmp_path, text):
+    (tmp_path / "stats.json").write_text(text)
+    with pytest.raises(InputError, match=r"stats.json is not in the layout"):
+        normalize.load(str(tmp_path / "stats.json"))

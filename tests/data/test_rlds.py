@@ -1,0 +1,129 @@
+import json
+import pathlib
+
+import make_rlds_tiny
+import numpy as np
+import pytest
+
+from pizero_jax.data import rlds
+from pizero_jax.data.records import read_records
+from pizero_jax.data.transforms import decode
+from pizero_jax.types import InputError
+
+
+def seed_of(episode: rlds.Episode) -> int:
+    """TFDS shuffles episodes: their states tell them apart."""
+    return next(s for s in range(6) if np.array_equal(make_rlds_tiny.episode(s)["state"], episode.state))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_episodes_hold_what_was_written(config, split):
+    episodes = rlds.open_split(config.data, split)
+    assert sorted(map(seed_of, episodes)) == list(make_rlds_tiny.SPLITS[split])
+    np.testing.assert_array_equal(episodes.lengths, [len(episode) for episode in episodes])
+    for index, episode in enumerate(episodes):
+        seed = seed_of(episode)
+        np.testing.assert_array_equal(episode.actions, make_rlds_tiny.episode(seed)["action"])
+        assert episode.state.dtype == episode.actions.dtype == np.float32
+        assert episode.instruction == f"{make_rlds_tiny.TASKS[seed % 2]} please"
+        assert episode.index == index
+        for number, camera in enumerate(("base_0_rgb", "left_wrist_0_rgb")):
+            for step, encoded in enumerate(episode.images[camera]):
+                difference = decode(encoded).astype(int) - make_rlds_tiny.picture(seed, step, number)
+                assert abs(difference).mean() < 3  # grey levels; JPEG at quality 80
+
+
+def test_a_slice_of_a_split_is_a_part_of_it(config):
+    whole = rlds.open_split(config.data, "train")
+    parts = [*rlds.open_split(config.data, "train[:75%]"), *rlds.open_split(config.data, "train[75%:]")]
+    assert [seed_of(episode) for episode in parts] == [seed_of(episode) for episode in whole]
+
+
+def test_array_record_files_hold_the_same_episodes(change, folder):
+    from array_record.python import array_record_module
+
+    for file in list(folder.glob("*.tfrecord-*")):
+        target = str(file).replace(".tfrecord", ".array_record")
+        writer = array_record_module.ArrayRecordWriter(target, "group_size:1")
+        for record in read_records(str(file)):
+            writer.write(record)
+        writer.close()
+        file.unlink()
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "array_record"}))
+    ours = rlds.open_split(change(path=str(folder)).data, "train")
+    theirs = rlds.open_split(change().data, "train")
+    assert [e.images for e in ours] == [e.images for e in theirs]
+
+
+def test_a_damaged_array_record_file_is_named(change, folder):
+    test_array_record_files_hold_the_same_episodes(change, folder)
+    file = next(folder.glob("*train.array_record-00000*"))
+    contents = bytearray(file.read_bytes())
+    contents[len(contents) // 2] ^= 0xFF
+    file.write_bytes(contents)
+    with pytest.raises(InputError, match=file.name):
+        rlds.open_split(change(path=str(folder)).data, "train")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (dict(path=""), r"config.data.path = '' has no dataset_info.json.*launch.collect"),
+        (dict(path="/nowhere"), r"config.data.path = '/nowhere' has no dataset_info.json"),
+        (dict(cameras={"base_0_rgb": "imag"}), r"config.data.cameras.base_0_rgb = 'imag'.*did you mean 'image'"),
+        (dict(cameras={"base_0_rgb": "state"}), r"config.data.cameras.base_0_rgb = 'state' should be pictures"),
+        (dict(state="proprio"), r"config.data.state = 'proprio' is not a field.*It has image, state, wrist_image"),
+        (dict(state="image"), r"config.data.state = 'image' should be numbers"),
+        (dict(action="actions"), r"config.data.action = 'actions'.*did you mean 'action'"),
+        (dict(instruction="language"), r"config.data.instruction = 'language'"),
+    ],
+)
+def test_a_mistaken_config_is_told_what_is_there(change, values, message):
+    with pytest.raises(InputError, match=message):
+        rlds.open_split(change(**values).data, "train")
+
+
+def test_a_missing_split_is_told_which_there_are(config):
+    with pytest.raises(InputError, match=r"has no split 'test'; it has train, val"):
+        rlds.open_split(config.data, "test")
+
+
+def test_an_empty_split_is_refused(config):
+    with pytest.raises(InputError, match=r"split 'train\[:0\]' .* has no episodes"):
+        rlds.open_split(config.data, "train[:0]")
+
+
+def test_broken_metadata_is_named(change, folder):
+    (folder / "features.json").write_text("{")
+    with pytest.raises(InputError, match="unreadable metadata"):
+        rlds.open_split(change(path=str(folder)).data, "train")
+
+
+def test_a_file_that_lost_its_last_record_is_named(change, folder):
+    file = folder / "rlds_tiny-train.tfrecord-00000-of-00002"
+    last = list(read_records(str(file)))[-1]
+    file.write_bytes(file.read_bytes()[: -len(last) - 16])
+    with pytest.raises(InputError, match=f"{file.name} ends after 1 records; dataset_info.json counts 2"):
+        rlds.open_split(change(path=str(folder)).data, "train")
+
+
+@pytest.mark.parametrize("field", ["steps/observation/state", "steps/action"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_number_that_is_not_finite_is_found_with_its_place(config, monkeypatch, field, value):
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    def broken(path):
+        for record in read_records(path):
+            example = tf_example_pb2.Example.FromString(record)
+            example.features.feature[field].float_list.value[4 * 2 + 1] = value
+            yield example.SerializeToString()
+
+    monkeypatch.setattr(rlds, "read_records", broken)
+    with pytest.raises(InputError, match=rf"tfrecord-00000-of-00002: record 0, {field} is not finite at step 2"):
+        rlds.open_split(config.data, "train")
+
+
+def test_the_fixture_is_small():
+    folder = pathlib.Path(make_rlds_tiny.FOLDER)
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 200_000
