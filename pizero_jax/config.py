@@ -77,7 +77,7 @@ class Pi0Config:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
-    """`crop`: side kept, as a share; `rotation`: degrees either way; the colours: share either way. 1 and 0 do nothing."""
+    """`crop`: side kept, as a share; `rotation`: degrees either way; colours: share either way. 1 and 0 do nothing."""
 
     crop: float
     rotation: float
