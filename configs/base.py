@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     c.policy.name = "pi0"  # the row of pizero_jax.policies.POLICIES
     c.policy.dtype = "bfloat16"  # of activations; parameters stay float32
     c.policy.remat = True  # recompute layers in the backward pass: memory for a third more compute
+    c.policy.unroll = 1  # layers per iteration of the loop over them: more is faster on CPUs and compiles longer
     c.policy.cameras = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")  # their order in the sequence
     c.policy.image_size = 224  # pixels, square
     c.policy.prompt_length = 48  # text tokens

@@ -11,9 +11,10 @@ def get_config():
     p = c.policy
     p.dtype = "float32"  # CPUs have no fast bfloat16
     p.remat = False  # memory is no concern at this size
+    p.unroll = 4
     p.cameras = ("image", "wrist_image")
     p.image_size = 64
-    p.prompt_length = 48  # bytes: MetaWorld's instructions are short
+    p.prompt_length = 32  # bytes: MetaWorld's instructions are short
     p.state_dim = 4  # hand position and gripper
     p.action_dim = 4  # hand displacement and gripper
     p.chunk = 16

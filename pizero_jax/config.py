@@ -62,6 +62,7 @@ class Pi0Config:
     name: Literal["pi0"]
     dtype: Literal["float32", "bfloat16"]
     remat: bool
+    unroll: int
     cameras: tuple[str, ...]
     image_size: int
     prompt_length: int

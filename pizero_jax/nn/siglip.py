@@ -60,27 +60,31 @@ class PatchStem(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Halves the picture by 3x3 convolutions until one position is left per patch (arXiv 2106.14881)."""
+    """Quarters the picture, then halves it by 3x3 convolutions until one position is left per patch (arXiv 2106.14881).
+
+    Locality comes built in, so little data is enough; quartering first keeps it cheap on CPUs.
+    """
 
     config: VisionConfig
 
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B y x D"]:
-        halvings = self.config.patch.bit_length() - 1
-        x = image
-        for i in range(halvings):
-            last = i == halvings - 1
-            x = nn.Conv(
-                self.config.width if last else min(32 * 2**i, self.config.width),
-                kernel_size=(3, 3),
-                strides=(2, 2),
-                kernel_init=nn.with_logical_partitioning(fan_in((0, 1, 2), 3, 2.0), (None, None, None, "embed")),
-                bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None,)),
-                name=f"conv_{i}",
-            )(x)
-            if not last:
-                x = nn.gelu(layer_norm("float32", f"norm_{i}")(x))
+        width, halvings = self.config.width, (self.config.patch // 4).bit_length() - 1
+        x = self._convolve(image, max(width >> halvings, 32), size=4, stride=4, name="conv_0")
+        for i in range(1, halvings + 1):
+            x = nn.gelu(layer_norm("float32", f"norm_{i}")(x))
+            x = self._convolve(x, max(width >> (halvings - i), 32), size=3, stride=2, name=f"conv_{i}")
         return x
+
+    def _convolve(self, x, features: int, *, size: int, stride: int, name: str):
+        return nn.Conv(
+            features,
+            kernel_size=(size, size),
+            strides=(stride, stride),
+            kernel_init=nn.with_logical_partitioning(fan_in((0, 1, 2), 3), (None, None, None, "embed")),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None,)),
+            name=name,
+        )(x)
 
 
 STEMS = {"patch": PatchStem, "conv": ConvStem}
@@ -93,6 +97,7 @@ class Siglip(nn.Module):
     width: int  # of the tokens returned
     dtype: str
     remat: bool = False
+    unroll: int = 1
 
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B T width"]:
@@ -107,6 +112,7 @@ class Siglip(nn.Module):
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=c.depth,
+            unroll=self.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         x, _ = blocks(c, self.dtype, name="layers")(x.astype(self.dtype), None)

@@ -68,7 +68,9 @@ class FeedForward(nn.Module):
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         gate, up, down = (w.astype(self.dtype) for w in (self.gate, self.up, self.down))
-        return (nn.gelu(x @ gate) * (x @ up)) @ down
+        # Without the barrier XLA's CPU compiler recomputes the GELU's gradient inside a slow transposed copy.
+        gate, up = jax.lax.optimization_barrier((x @ gate, x @ up))
+        return (nn.gelu(gate) * up) @ down
 
 
 class Block(nn.Module):
@@ -107,6 +109,7 @@ class Transformer(nn.Module):
     mlp: int
     dtype: str
     remat: bool = False
+    unroll: int = 1
 
     @nn.compact
     def __call__(
@@ -136,7 +139,7 @@ class Transformer(nn.Module):
             split_rngs={"params": True},
             in_axes=(0, 0 if only_keys_values else nn.broadcast, nn.broadcast, nn.broadcast),
             length=depth,
-            unroll=depth,
+            unroll=self.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.config, self.width, self.mlp, self.dtype, name="layers")
         has_reader = jnp.arange(depth) < depth - 1 if only_keys_values else True

@@ -1,7 +1,7 @@
 """pi0: a vision-language backbone and an action expert that turns noise into a chunk of actions (arXiv 2410.24164).
 
 The sequence is [pictures, prompt | state | actions]: full attention inside a block, none to later blocks. The backbone
-reads the prefix once; its keys and values, layer by layer, are all that the expert sees of it, in training and in acting.
+reads the prefix once; its keys and values, layer by layer, are all that the expert sees of it, training and acting.
 """
 
 import jax
@@ -42,7 +42,7 @@ class Pi0(nn.Module):
     def setup(self):
         c = self.config
         width = c.expert.width
-        self.vision = Siglip(c.vision, c.language.width, c.dtype, c.remat)
+        self.vision = Siglip(c.vision, c.language.width, c.dtype, c.remat, c.unroll)
         self.embedding = weight(
             self,
             "embedding",
@@ -50,8 +50,8 @@ class Pi0(nn.Module):
             ("vocabulary", "embed"),
             nn.initializers.normal(c.language.width**-0.5),
         )
-        self.language = Transformer(c.attention, c.language.width, c.language.mlp, c.dtype, c.remat)
-        self.expert = Transformer(c.attention, c.expert.width, c.expert.mlp, c.dtype, c.remat)
+        self.language = Transformer(c.attention, c.language.width, c.language.mlp, c.dtype, c.remat, c.unroll)
+        self.expert = Transformer(c.attention, c.expert.width, c.expert.mlp, c.dtype, c.remat, c.unroll)
         self.state_in = dense(width, (None, "embed"), c.dtype)
         self.action_in = dense(width, (None, "embed"), c.dtype)
         self.action_time_in = dense(width, (None, "embed"), c.dtype)
@@ -103,9 +103,7 @@ class Pi0(nn.Module):
         return self.velocities(self.prefix(observation), x_t, t)
 
 
-def suffix_layout(
-    prefix_mask: Bool[Array, "B S"], M: int, C: int
-) -> tuple[Bool[Array, "B T U"], Int[Array, "B T"]]:
+def suffix_layout(prefix_mask: Bool[Array, "B S"], M: int, C: int) -> tuple[Bool[Array, "B T U"], Int[Array, "B T"]]:
     """What the tokens [state | actions_1 | ... | actions_M] may see of [prefix, themselves], and their positions."""
     block = jnp.concatenate([jnp.zeros(1, int), jnp.repeat(jnp.arange(M) + 1, C)])
     among_suffix = (block[None, :] == block[:, None]) | (block[None, :] == 0)

@@ -42,10 +42,7 @@ def fit(
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
     state, placed = init_state(policy, tx, config.optimizer.ema, config.seed, mesh)
     start = max(checkpoints.steps, default=0)
-    if start:
-        state = checkpoints.restore(state, start)
-    else:
-        state = start_from(state, given)
+    state = checkpoints.restore(state, start) if start else start_from(state, given)
     step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed)
     sums = compile_validation(policy, config.validation.time_bins)
     held_out = [to_mesh(batch, mesh) for batch in val_batches]

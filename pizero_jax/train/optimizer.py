@@ -32,5 +32,7 @@ def make(config: OptimizerConfig) -> optax.GradientTransformation:
     """Clip by the global norm, then AdamW (arXiv 1711.05101)."""
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
-        optax.adamw(learning_rate(config), config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed),
+        optax.adamw(
+            learning_rate(config), config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed
+        ),
     )

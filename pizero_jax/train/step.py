@@ -43,7 +43,9 @@ def init_state(policy: Policy, tx: optax.GradientTransformation, ema: float, see
     return jax.jit(lambda: nn.unbox(fresh()), out_shardings=placed)(), placed
 
 
-def train_step(policy: Policy, tx: optax.GradientTransformation, ema: float, seed: int, state: TrainState, batch: Batch):
+def train_step(
+    policy: Policy, tx: optax.GradientTransformation, ema: float, seed: int, state: TrainState, batch: Batch
+):
     """One update: the loss is a sum of values over a sum of weights, both over the global batch."""
     key = jax.random.fold_in(jax.random.key(seed), state.step)
 
