@@ -1,5 +1,6 @@
 """MetaWorld's fifty tasks of a Sawyer arm (Yu et al., arXiv 1910.10897), seen by two close cameras."""
 
+import atexit
 import warnings
 
 import mujoco
@@ -84,6 +85,8 @@ class MetaWorldEnv(Simulator):
         self.simulation.max_path_length = 10**9  # `max_steps` truncates here; the benchmark would raise at 500
         self._expert = ENV_POLICY_MAP[task]()
         self._renderer = _renderer(self.simulation.model, image_size)
+        # Kept alive until closed: a renderer that is garbage-collected can take the drawing context from a newer one.
+        atexit.register(self.close)
 
     def observe(self):
         hand = self.simulation.get_endeff_pos()
@@ -99,7 +102,7 @@ class MetaWorldEnv(Simulator):
         return np.clip(action, -1.0, 1.0).astype(np.float32)
 
     def close(self) -> None:
-        # Left to the garbage collector, an old renderer can take the drawing context from a newer one.
+        atexit.unregister(self.close)
         self._renderer.close()
         self.simulation.close()
 
@@ -130,7 +133,7 @@ def _renderer(model: mujoco.MjModel, size: int) -> mujoco.Renderer:
 
 def _scene_camera() -> mujoco.MjvCamera:
     """From the right over the table: every start state of hand, object and goal is in view."""
-    return _camera((0.02, 0.68, 0.16), distance=0.88, azimuth=135.0, elevation=-30.0)
+    return _camera((0.02, 0.68, 0.18), distance=0.88, azimuth=135.0, elevation=-30.0)
 
 
 def _hand_camera(hand: np.ndarray) -> mujoco.MjvCamera:

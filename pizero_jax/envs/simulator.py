@@ -24,7 +24,9 @@ class Simulator(gymnasium.Env):
     def __init__(self, *, image_size: int, max_steps: int, state_dim: int, action_dim: int):
         picture = spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         state = spaces.Box(-np.inf, np.inf, (state_dim,), np.float32)
-        self.observation_space = spaces.Dict({"images": spaces.Dict({name: picture for name in CAMERAS}), "state": state})
+        self.observation_space = spaces.Dict(
+            {"images": spaces.Dict({name: picture for name in CAMERAS}), "state": state}
+        )
         self.action_space = spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
         self.image_size = image_size
         self.max_steps = max_steps
