@@ -12,7 +12,10 @@ import os
 import shutil
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +115,8 @@ def _check(config: CollectConfig) -> None:
         raise InputError("config.env.tasks is empty; name at least one task")
     if not 1 <= config.jpeg_quality <= 100:
         raise InputError(f"config.jpeg_quality = {config.jpeg_quality} should be in 1 ... 100")
+    if find_spec("tensorflow") is None:  # better now than after an hour of collecting
+        raise InputError("writing RLDS data needs TensorFlow: pip install 'pizero_jax[tf]'")
 
 
 def _prepare(config: CollectConfig, path: Path, partial: Path, *, resume: bool, overwrite: bool) -> None:
@@ -214,10 +219,16 @@ def _write(config: CollectConfig, splits: dict[str, list[Path]], summary: dict, 
     """The finished folder, inside `partial` so that the data set appears at once and whole."""
     complete = partial / "complete"
     shutil.rmtree(complete, ignore_errors=True)
-    rlds_write.write(complete, config.name, {split: map(_load, files) for split, files in splits.items()})
+    # In a process of its own: TensorFlow 2.21 crashes on import where Mesa 22.3 has drawn (each brings an LLVM).
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        process.submit(_write_rlds, complete, config.name, splits).result()
     _contact_sheet(splits["train"][:SHEET_EPISODES], complete / "contact_sheet.png")
     (complete / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return complete
+
+
+def _write_rlds(folder: Path, name: str, splits: dict[str, list[Path]]) -> None:
+    rlds_write.write(folder, name, {split: map(_load, files) for split, files in splits.items()})
 
 
 def _contact_sheet(files: list[Path], path: Path) -> None:
@@ -233,10 +244,8 @@ def _contact_sheet(files: list[Path], path: Path) -> None:
 
 
 def _summary(config: CollectConfig, splits: dict[str, list[Path]], attempts: dict[str, int]) -> dict:
-    tasks = {
-        task: {"attempts": n, "steps": 0, "seconds": 0.0} | dict.fromkeys(splits, 0) for task, n in attempts.items()
-    }
-    for split, file in _pairs(splits):
+    tasks = {task: {"attempts": n} | dict.fromkeys([*splits, "steps", "seconds"], 0) for task, n in attempts.items()}
+    for split, file in [(split, file) for split, files in splits.items() for file in files]:
         with np.load(file) as values:
             row = tasks[values["task"].item()]
             row[split] += 1

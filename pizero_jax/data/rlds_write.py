@@ -40,6 +40,7 @@ def write(path: Path, name: str, splits: Mapping[str, Iterable[Episode]], *, ver
     """Writes `path/dataset_info.json`, `features.json` and the shards of every split, in the order of the episodes.
 
     The folder appears when it is complete. Any reader of RLDS opens it: `tfds.builder_from_directory(path)`.
+    Imports TensorFlow: not for a process that draws with Mesa, where the import can crash.
 
     Args:
       path: the final folder; `<data_dir>/<name>/<version>` lets `tfds.load(name, data_dir=...)` find it too.

@@ -3,6 +3,7 @@
 import ctypes
 import difflib
 import importlib
+import logging
 import os
 import sys
 
@@ -47,6 +48,9 @@ def check_rendering(config: EnvConfig) -> None:
     """
     if config.name != "metaworld" or sys.platform != "linux":
         return
+    if "mujoco" in sys.modules and "MUJOCO_GL" not in os.environ:
+        raise InputError("mujoco was imported before its way of drawing was chosen: set MUJOCO_GL=egl and start again")
+    logging.getLogger("OpenGL").setLevel(logging.WARNING)  # it reports every optional module that it lacks
     backend = os.environ.setdefault("MUJOCO_GL", "egl")  # mujoco reads it when it is first imported
     if backend not in _GL_LIBRARIES:
         return
