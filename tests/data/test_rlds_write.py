@@ -21,9 +21,10 @@ READ = """
 import pickle, sys
 import tensorflow_datasets as tfds
 builder = tfds.builder_from_directory(sys.argv[1])
-splits = {name: [{**example, "steps": list(example["steps"])} for example in
-                 builder.as_dataset(split=name, read_config=tfds.ReadConfig(interleave_cycle_length=1)).as_numpy_iterator()]
-          for name in builder.info.splits}
+splits = {
+    split: [{**episode, "steps": list(episode["steps"])} for episode in tfds.as_numpy(builder.as_dataset(split=split))]
+    for split in builder.info.splits
+}
 pickle.dump((builder.info.full_name, splits), open(sys.argv[2], "wb"))
 """
 
