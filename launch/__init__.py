@@ -1,0 +1,74 @@
+"""Commands. Each module ends with `launch.run(main)`: a user's mistake is one line and exit status 2, no traceback."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from pizero_jax.types import InputError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and calls `main`; never returns.
+
+    An `InputError`, an unknown flag or config key, a value of the wrong type and a config file that is not there become
+    one line `error: ...` on stderr and exit status 2. All other exceptions are our own faults and keep their traceback.
+    """
+    app.run(lambda _: _one_line(main), flags_parser=lambda argv: _one_line(lambda: _parse(argv)))
+
+
+def _one_line(function: Callable):
+    try:
+        return function()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    file = _config_file(argv)
+    if file is not None and not os.path.isfile(file):  # ml_collections would report it only when the config is used
+        raise InputError(f"--config={file} is not a file; the ones that come along are in configs/")
+    try:
+        rest = flags.FLAGS(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, flags.Error) as error:
+        raise InputError(_unknown_key(argv, file) or " ".join(str(error.args[0]).split())) from error
+    if "config" in flags.FLAGS and flags.FLAGS.config is None:
+        raise InputError("--config is missing; start from a file in configs/, for example --config=configs/base.py")
+    if rest[1:]:
+        raise InputError(f"{rest[1]!r} is not a flag; flags look like --config.seed=1")
+    return rest
+
+
+def _config_file(argv: list[str]) -> str | None:
+    for argument, following in zip(argv, [*argv[1:], None], strict=True):
+        if match := re.fullmatch(r"--?config(?:=(.*))?", argument):
+            path = match[1] if match[1] is not None else following
+            return path and path.split(":")[0]  # what follows a colon is an argument to get_config
+    return None
+
+
+def _unknown_key(argv: list[str], file: str | None) -> str | None:
+    """What is wrong with the first override whose key does not exist, and the nearest key that does."""
+    if file is None or "config" not in flags.FLAGS:
+        return None
+    known = list(_keys(flags.FLAGS["config"].parser.parse(file)))
+    for argument in argv:
+        match = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
+        if match and match[1] not in known:
+            elsewhere = [key for key in known if key.split(".")[-1] == match[1].split(".")[-1]]
+            near = elsewhere or difflib.get_close_matches(match[1], known, n=1)
+            hint = f"did you mean config.{near[0]}?" if near else f"{file} has every key"
+            return f"config.{match[1]} is not a key; {hint}"
+    return None
+
+
+def _keys(config: Mapping | ConfigDict, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        yield prefix + key
+        if isinstance(value, ConfigDict):
+            yield from _keys(value, f"{prefix}{key}.")

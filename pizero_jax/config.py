@@ -186,7 +186,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CollectConfig:
-    """One data set of demonstrations; see `configs/collect_metaworld.py`."""
+    """One data set of demonstrations; `configs/collect_metaworld.py` has every key with its reason."""
 
     seed: int
     path: str

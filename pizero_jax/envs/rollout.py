@@ -1,0 +1,74 @@
+"""One episode in closed loop: look, predict a chunk, execute its beginning, look again."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pizero_jax.types import InputError
+
+FRAME_EVERY = 2  # steps between the frames of a recording
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """What happened. `frames` are uint8 [s, 2s, 3], the cameras side by side; the first and the last always exist."""
+
+    seed: int
+    instruction: str
+    success: bool
+    steps: int
+    looks: int
+    frames: list[np.ndarray]
+
+
+def rollout(
+    env,
+    act: Callable[[dict[str, Any], str], np.ndarray],
+    *,
+    seed: int,
+    split: str,
+    max_steps: int,
+    execute: int,
+    record: bool = False,
+) -> Rollout:
+    """Runs `act` from one start state until success or `max_steps`.
+
+    Args:
+      env: a `Simulator`.
+      act: (observation, instruction) -> actions [C, A] in the environment's units.
+      execute: how many of the C actions are executed before the next look (receding horizon).
+      record: keep every second frame for an animation, at the price of drawing them.
+
+    Raises:
+      InputError: `act` returned something else than finite [C, A].
+    """
+    observation, _ = env.reset(seed=seed, options={"split": split})
+    frames, steps, looks, done, success = [picture(observation)], 0, 0, False, False
+    while not done:
+        looks += 1
+        for action in _chunk(act(observation, env.instruction), env)[:execute]:
+            _, _, truncated, info = env.advance(action)
+            steps += 1
+            success = info["success"]
+            done = success or truncated or steps >= max_steps
+            if done:
+                break
+            if record and steps % FRAME_EVERY == 0:
+                frames.append(picture(env.observe()))
+        observation = env.observe()
+    return Rollout(seed, env.instruction, success, steps, looks, [*frames, picture(observation)])
+
+
+def picture(observation: dict[str, Any]) -> np.ndarray:
+    """All cameras of an observation side by side, uint8 [s, I*s, 3]."""
+    return np.hstack(list(observation["images"].values()))
+
+
+def _chunk(actions: np.ndarray, env) -> np.ndarray:
+    actions = np.asarray(actions)
+    (action_dim,) = env.action_space.shape
+    if actions.ndim != 2 or not len(actions) or actions.shape[1] != action_dim or not np.isfinite(actions).all():
+        raise InputError(f"the policy gave actions of shape {actions.shape}; finite [C, {action_dim}] are needed")
+    return actions
