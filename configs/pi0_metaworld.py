@@ -27,7 +27,7 @@ def get_config():
     c.loss.samples_per_observation = 4  # the prefix is most of the cost
 
     d = c.data
-    d.path = "data/metaworld"
+    d.path = "data/metaworld_button_press/1.0.0"
     d.cameras = dict(image="image", wrist_image="wrist_image")
     d.wrist_cameras = ()
 

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from pizero_jax.types import InputError
@@ -18,6 +18,7 @@ def run(main: Callable[[], None]) -> None:
     An `InputError`, an unknown flag or config key, a value of the wrong type and a config file that is not there become
     one line `error: ...` on stderr and exit status 2. All other exceptions are our own faults and keep their traceback.
     """
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every rename at INFO; --verbosity=0 shows it
     app.run(lambda _: _one_line(main), flags_parser=lambda argv: _one_line(lambda: _parse(argv)))
 
 

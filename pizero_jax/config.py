@@ -6,7 +6,7 @@
 import dataclasses
 import difflib
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
@@ -240,3 +240,20 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise InputError(f"{path} = {value!r} should be of type {hint.__name__}")
     return value
+
+
+def differences(
+    saved: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str] = (), path: str = ""
+) -> list[str]:
+    """Where two configs differ, as `config.seed is 0, was 1`; the groups and keys in `free` may."""
+    found = []
+    for key in sorted(saved.keys() | asked.keys()):
+        here = f"{path}{key}"
+        old, new = saved.get(key), asked.get(key)
+        if here in free:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, free, f"{here}.")
+        elif (list(old) if isinstance(old, tuple) else old) != (list(new) if isinstance(new, tuple) else new):
+            found.append(f"config.{here} is {new!r}, was {old!r}")
+    return found

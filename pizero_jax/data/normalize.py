@@ -107,13 +107,21 @@ class Normalizer:
             logging.warning("%s: dimensions %s %s", self.name, np.flatnonzero(dimensions).tolist(), what)
 
 
-def save(path: str, statistics: Mapping[str, Statistics]) -> None:
-    """Writes JSON in the layout of openpi's norm_stats.json."""
-    groups = {
+def to_dict(statistics: Mapping[str, Statistics]) -> dict:
+    """Plain lists by group, as in openpi's norm_stats.json; `from_dict` is the inverse."""
+    return {
         name: {key: value if key == "count" else value.tolist() for key, value in dataclasses.asdict(group).items()}
         for name, group in statistics.items()
     }
-    epath.Path(path).write_text(json.dumps({"norm_stats": groups}, indent=2))
+
+
+def from_dict(groups: Mapping[str, Mapping]) -> dict[str, Statistics]:
+    return {name: _group(**group) for name, group in groups.items()}
+
+
+def save(path: str, statistics: Mapping[str, Statistics]) -> None:
+    """Writes JSON in the layout of openpi's norm_stats.json."""
+    epath.Path(path).write_text(json.dumps({"norm_stats": to_dict(statistics)}, indent=2))
 
 
 def load(path: str) -> dict[str, Statistics]:
@@ -125,7 +133,7 @@ def load(path: str) -> dict[str, Statistics]:
     if not epath.Path(path).exists():
         raise InputError(f"{path} is missing; training writes it, or copy the norm_stats.json of an openpi checkpoint")
     try:
-        return {name: _group(**group) for name, group in json.loads(epath.Path(path).read_text())["norm_stats"].items()}
+        return from_dict(json.loads(epath.Path(path).read_text())["norm_stats"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is not in the layout of openpi's norm_stats.json: {error}") from error
 

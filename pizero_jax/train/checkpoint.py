@@ -14,7 +14,8 @@ FOLDER = "checkpoints"
 class Checkpoints:
     """The checkpoints of a run, `<workdir>/checkpoints/<step>/{params,ema,optimizer}`.
 
-    Each carries `metadata`: config, statistics, versions; nothing else is needed to act or to go on training.
+    Each carries `metadata`: config, statistics, versions; nothing else is needed to act or to go on training. The data
+    position is the step itself.
     """
 
     def __init__(self, workdir: Path, keep: int | None = None):
@@ -29,51 +30,51 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
+        """The finished ones, oldest first."""
         return [checkpoint.step for checkpoint in self._orbax.checkpoints]
 
     def save(self, state: TrainState, metadata: dict[str, Any]) -> None:
         """Starts writing; returns once the state is copied and may be donated."""
-        self.wait()
+        self._orbax.wait()
         items = {"params": state.params, "optimizer": state.opt_state}
         if state.ema is not None:
             items["ema"] = state.ema
         self._orbax.save_checkpointables_async(int(state.step), items, force=True, custom_metadata=metadata)
 
-    def wait(self) -> None:
-        self._orbax.wait()
-
     def close(self) -> None:
+        """Waits for what is being written."""
         self._orbax.close()
 
     def restore(self, state: TrainState, step: int) -> TrainState:
         """The state saved at `step`, laid out as `state` is."""
-        items = {"params": abstract(state.params), "optimizer": abstract(state.opt_state)}
+        items = {"params": _abstract(state.params), "optimizer": _abstract(state.opt_state)}
         if state.ema is not None:
-            items["ema"] = abstract(state.ema)
+            items["ema"] = _abstract(state.ema)
         loaded = self._orbax.load_checkpointables(step, items)
-        step_array = jax.device_put(state.step * 0 + step, state.step.sharding)
-        return TrainState(step_array, loaded["params"], loaded.get("ema"), loaded["optimizer"])
+        return TrainState(state.step + step, loaded["params"], loaded.get("ema"), loaded["optimizer"])
 
-    def acting_params(self, like: Params | None = None, step: int | None = None) -> Params:
-        """The averaged parameters if the run keeps them, else the raw ones."""
-        names = set(self._orbax.checkpointables_metadata(step).metadata)
-        name = "ema" if "ema" in names else "params"
-        return self._orbax.load_checkpointables(step, {name: None if like is None else abstract(like)})[name]
+    def acting_params(self, step: int, like: Params | None = None) -> Params:
+        """The averaged parameters if the run keeps them, else the raw ones; laid out as `like` or as saved."""
+        saved = self._orbax.checkpointables_metadata(step).metadata
+        name = "ema" if "ema" in saved else "params"
+        return self._orbax.load_checkpointables(step, {name: _abstract(saved[name] if like is None else like)})[name]
 
-    def metadata(self, step: int | None = None) -> dict[str, Any]:
+    def metadata(self, step: int) -> dict[str, Any]:
         return self._orbax.checkpointables_metadata(step).custom_metadata
 
 
-def abstract(tree: Params) -> Params:
+def _abstract(tree: Params) -> Params:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
-def open_run(workdir: str | Path, flag: str) -> Checkpoints:
-    """The checkpoints of a finished or running run, or an InputError that names `flag`."""
+def open_run(workdir: str | Path, step: int | None, flag: str) -> Checkpoints:
+    """The checkpoints of a run, for reading; an InputError names `flag` if there is none, or none of `step`."""
     workdir = Path(workdir)
     if not (workdir / FOLDER).is_dir():
-        raise InputError(f"{flag} = {workdir}: no folder {FOLDER}/ in it. Give the --workdir of a training run.")
+        raise InputError(f"{flag}={workdir}: there is no folder {FOLDER} in it; give the --workdir of a training run")
     checkpoints = Checkpoints(workdir)
     if not checkpoints.steps:
-        raise InputError(f"{flag} = {workdir}: no finished checkpoint in {workdir / FOLDER}. Train further first.")
+        raise InputError(f"{flag}={workdir}: no checkpoint is finished yet; train on with --resume")
+    if step is not None and step not in checkpoints.steps:
+        raise InputError(f"{flag}={workdir}: no checkpoint of step {step}; there are {checkpoints.steps}")
     return checkpoints

@@ -27,7 +27,7 @@ def fit(
     workdir: Path,
     metadata: dict[str, Any],
     *,
-    given: Callable[[Params], Params] = lambda params: params,
+    given: Callable[[Params], Params] | None = None,
 ) -> TrainState:
     """The state after `config.steps` updates, going on from the newest checkpoint in `workdir` if there is one.
 
@@ -83,11 +83,11 @@ def fit(
     return state
 
 
-def start_from(state: TrainState, given: Callable[[Params], Params]) -> TrainState:
-    """The state with its parameters, and their average, replaced."""
-    params = given(state.params)
-    if params is state.params:
+def start_from(state: TrainState, given: Callable[[Params], Params] | None) -> TrainState:
+    """The state with its parameters, and their average, replaced by `given` ones."""
+    if given is None:
         return state
+    params = given(state.params)
     average = None if state.ema is None else jax.tree.map(lambda x: x.copy(), params)
     return state.replace(params=params, ema=average)
 

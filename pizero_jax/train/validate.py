@@ -1,4 +1,4 @@
-"""Validation on held-out episodes: always the same windows, noise and times, or the flow loss is too noisy to compare."""
+"""Validation on held-out episodes: the same windows, noise and times every time, or the flow loss is too noisy."""
 
 from collections.abc import Callable, Sequence
 

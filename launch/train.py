@@ -1,0 +1,113 @@
+"""Trains a policy on an RLDS data set.
+
+    python -m launch.train --config=configs/pi0_metaworld.py --workdir=runs/demo [--config.optimizer.peak=3e-4 ...]
+
+Writes `config.json`, `metrics.jsonl`, `curves.png` and `checkpoints/` into the workdir; --resume goes on from the
+newest checkpoint as if the run had never stopped.
+"""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+import launch
+from pizero_jax import mesh as meshes
+from pizero_jax import policies
+from pizero_jax.config import TrainConfig, build, differences
+from pizero_jax.data import loader, normalize
+from pizero_jax.provenance import versions
+from pizero_jax.report.figures import learning_curves
+from pizero_jax.train import checkpoint, initial, loop
+from pizero_jax.types import InputError
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0_metaworld.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
+RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint in the workdir.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what the workdir holds of an earlier run.")
+JSON = flags.DEFINE_bool("json", False, "Print the last metrics as JSON.")
+
+# What a resumed run may change: everything else would make it another run.
+FREE = ("steps", "mesh", "validation", "checkpoint", "log", "wandb", "env", "init", "data.path", "data.threads",
+        "data.prefetch")  # fmt: skip
+
+
+def main() -> None:
+    config = build(TrainConfig, CONFIG.value)
+    if not WORKDIR.value:
+        raise InputError("--workdir is missing; name the folder of this run, such as --workdir=runs/demo")
+    metrics = train(config, Path(WORKDIR.value), resume=RESUME.value, overwrite=OVERWRITE.value)
+    if JSON.value:
+        print(json.dumps(metrics))
+
+
+def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite: bool = False) -> dict[str, float]:
+    """Trains, and returns the last value of each metric."""
+    prepare(workdir, config, resume=resume, overwrite=overwrite)
+    data = loader.open_data(config)
+    mesh = meshes.make_mesh(config.mesh)
+    meshes.check_batch_size(config.batch_size, mesh)
+    given = initial.given_params(config.init.weights) if config.init.weights else None
+    metadata = {
+        "config": dataclasses.asdict(config),
+        "statistics": normalize.to_dict(data.statistics),
+        "versions": versions() | {"devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}"},
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        clear(workdir)
+    (workdir / "config.json").write_text(json.dumps(metadata, indent=2) + "\n")
+
+    process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    size = {"batch_size": config.batch_size} | process
+    threads = {"threads": config.data.threads, "prefetch": config.data.prefetch}
+    loop.fit(
+        config,
+        policies.make(config.policy, config.loss),
+        mesh,
+        lambda start: loader.batches(data.train, data.processor, seed=config.seed, start=start, **size, **threads),
+        loader.validation_batches(data.val, data.processor, count=config.validation.batches, **size),
+        workdir,
+        metadata,
+        given=given,
+    )
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    learning_curves(records, workdir / "curves.png")
+    return {name: value for record in records for name, value in record.items()}
+
+
+def prepare(workdir: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
+    """Makes sure that nothing in the workdir is lost or mixed up; changes nothing.
+
+    Raises:
+      InputError: the workdir is in use and no flag says what to do, or its run cannot be resumed with this config.
+    """
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite exclude each other")
+    used = workdir.exists() and any(workdir.iterdir())
+    is_run = (workdir / "config.json").exists() or (workdir / checkpoint.FOLDER).is_dir()
+    if used and not (resume or overwrite):
+        raise InputError(f"--workdir={workdir} is not empty; --resume goes on, --overwrite starts again")
+    if used and not is_run:
+        raise InputError(f"--workdir={workdir} holds something else than a run; choose another folder")
+    if resume and (workdir / "config.json").exists():
+        saved = json.loads((workdir / "config.json").read_text())["config"]
+        changed = differences(saved, dataclasses.asdict(config), free=FREE)
+        if changed:
+            raise InputError(f"--workdir={workdir} was made with another config: {'; '.join(changed)}. Restore these, "
+                             "or start another run.")  # fmt: skip
+
+
+def clear(workdir: Path) -> None:
+    """Removes what a run writes, and nothing else."""
+    shutil.rmtree(workdir / checkpoint.FOLDER, ignore_errors=True)
+    for file in ("metrics.jsonl", "curves.png", "evaluation.json"):
+        (workdir / file).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    launch.run(main)
