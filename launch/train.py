@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 from absl import flags
+from flax import linen as nn
 from ml_collections import config_flags
 
 import launch
@@ -51,7 +52,10 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
     data = loader.open_data(config)
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch_size(config.batch_size, mesh)
-    given = initial.given_params(config.init.weights) if config.init.weights else None
+    policy = policies.make(config.policy, config.loss)
+    given = None
+    if config.init.weights:
+        given = initial.given_params(config.init.weights, nn.unbox(jax.eval_shape(policy.init, jax.random.key(0))))
     metadata = {
         "config": dataclasses.asdict(config),
         "statistics": normalize.to_dict(data.statistics),
@@ -67,7 +71,7 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
     threads = {"threads": config.data.threads, "prefetch": config.data.prefetch}
     loop.fit(
         config,
-        policies.make(config.policy, config.loss),
+        policy,
         mesh,
         lambda start: loader.batches(data.train, data.processor, seed=config.seed, start=start, **size, **threads),
         loader.validation_batches(data.val, data.processor, count=config.validation.batches, **size),

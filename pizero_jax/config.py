@@ -183,6 +183,40 @@ class TrainConfig:
     wandb: WandbConfig
     env: EnvConfig
 
+    def __post_init__(self):
+        p, o = self.policy, self.optimizer
+        _require(self.steps >= 1, "config.steps", self.steps, "at least 1")
+        _require(self.batch_size >= 1, "config.batch_size", self.batch_size, "at least 1")
+        _require(p.chunk >= 1, "config.policy.chunk", p.chunk, "at least 1")
+        _require(p.num_steps >= 1, "config.policy.num_steps", p.num_steps, "at least 1")
+        _require(len(p.cameras) == len(set(p.cameras)), "config.policy.cameras", p.cameras, "names without repeats")
+        v, a = p.vision, p.attention
+        _require(v.width % v.heads == 0, "config.policy.vision.heads", v.heads, f"a divisor of the width, {v.width}")
+        size = f"a divisor of config.policy.image_size = {p.image_size}"
+        _require(p.image_size % v.patch == 0, "config.policy.vision.patch", v.patch, size)
+        power = v.stem == "patch" or (v.patch >= 4 and v.patch & (v.patch - 1) == 0)
+        _require(power, "config.policy.vision.patch", v.patch, "4, 8, 16, ... for the stem 'conv'")
+        _require(a.heads % a.kv_heads == 0, "config.policy.attention.heads", a.heads, f"a multiple of {a.kv_heads}")
+        _require(a.head_dim % 2 == 0, "config.policy.attention.head_dim", a.head_dim, "even, for rotary positions")
+        _require(p.expert.width % 2 == 0, "config.policy.expert.width", p.expert.width, "even, for sines and cosines")
+        samples = self.loss.samples_per_observation
+        _require(samples >= 1, "config.loss.samples_per_observation", samples, "at least 1")
+        _require(0 <= o.ema < 1, "config.optimizer.ema", o.ema, "in [0, 1)")
+        _require(o.warmup >= 0, "config.optimizer.warmup", o.warmup, "0 or more")
+        _require(o.clip > 0, "config.optimizer.clip", o.clip, "positive")
+        for key in ("validation.every", "validation.time_bins", "checkpoint.every", "checkpoint.keep", "log.every"):
+            group, name = key.split(".")
+            value = getattr(getattr(self, group), name)
+            _require(value >= 1, f"config.{key}", value, "at least 1")
+        if self.env.name:
+            allowed = f"1 to config.policy.chunk = {p.chunk}"
+            _require(1 <= self.env.execute <= p.chunk, "config.env.execute", self.env.execute, allowed)
+
+
+def _require(holds: bool, path: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise InputError(f"{path} = {value!r} should be {allowed}")
+
 
 @dataclasses.dataclass(frozen=True)
 class CollectConfig:

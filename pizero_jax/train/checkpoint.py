@@ -53,18 +53,29 @@ class Checkpoints:
         loaded = self._orbax.load_checkpointables(step, items)
         return TrainState(state.step + step, loaded["params"], loaded.get("ema"), loaded["optimizer"])
 
-    def acting_params(self, step: int, like: Params | None = None) -> Params:
-        """The averaged parameters if the run keeps them, else the raw ones; laid out as `like` or as saved."""
-        saved = self._orbax.checkpointables_metadata(step).metadata
-        name = "ema" if "ema" in saved else "params"
-        return self._orbax.load_checkpointables(step, {name: _abstract(saved[name] if like is None else like)})[name]
+    def acting_params(self, step: int, like: Params) -> Params:
+        """The averaged parameters if the run keeps them, else the raw ones; in the shapes, types and places of `like`.
+
+        Where a leaf of `like` has no sharding it goes to the first device.
+        """
+        return self._orbax.load_checkpointables(step, {self._acting_name(step): _abstract(like)})[
+            self._acting_name(step)
+        ]
+
+    def acting_shapes(self, step: int) -> Params:
+        """Shapes and types of `acting_params`, without reading them."""
+        return self._orbax.checkpointables_metadata(step).metadata[self._acting_name(step)]
+
+    def _acting_name(self, step: int) -> str:
+        return "ema" if "ema" in self._orbax.checkpointables_metadata(step).metadata else "params"
 
     def metadata(self, step: int) -> dict[str, Any]:
         return self._orbax.checkpointables_metadata(step).custom_metadata
 
 
 def _abstract(tree: Params) -> Params:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or first), tree)
 
 
 def open_run(workdir: str | Path, step: int | None, flag: str) -> Checkpoints:

@@ -1,6 +1,6 @@
 """Training that starts from given weights (`config.init.weights`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,41 +11,48 @@ from pizero_jax.train.checkpoint import open_run
 from pizero_jax.types import InputError, Params
 
 
-def given_params(source: str) -> Callable[[Params], Params]:
+def given_params(source: str, abstract: Params) -> Callable[[Params], Params]:
     """A function that puts the averaged weights of the run in the folder `source` in place of fresh parameters.
 
+    Leaves that the run lacks keep their fresh value; both they and what is left over are logged.
+
+    Args:
+      source: workdir of a training run.
+      abstract: the shapes that fresh parameters will have.
+
     Raises:
-      InputError: `source` is no run with a finished checkpoint.
+      InputError: `source` is no run with a finished checkpoint, or its weights do not fit; it names the leaves.
     """
     checkpoints = open_run(source, None, flag="config.init.weights")
     step = checkpoints.steps[-1]
+    saved = flatten_dict(checkpoints.acting_shapes(step), sep="/")
+    common = matching(flatten_dict(abstract, sep="/"), saved, source)
 
     def place(fresh: Params) -> Params:
-        return merge(fresh, checkpoints.acting_params(step), f"config.init.weights={source} (step {step})")
+        ours = flatten_dict(fresh, sep="/")
+        like = {  # arrives where the fresh leaf lies; what is unused, on one device
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=ours[name].sharding if name in common else None)
+            for name, x in saved.items()
+        }
+        theirs = flatten_dict(checkpoints.acting_params(step, unflatten_dict(like, sep="/")), sep="/")
+        return unflatten_dict(ours | {name: theirs[name].astype(ours[name].dtype) for name in common}, sep="/")
 
     return place
 
 
-def merge(fresh: Params, given: Params, source: str) -> Params:
-    """`fresh` with every leaf replaced that `given` has, in the place and type of the fresh one.
-
-    Leaves that are missing in `given` keep their fresh value; both they and what is left over are logged.
-
-    Raises:
-      InputError: naming the leaves whose shapes differ, or that nothing fits at all.
-    """
-    ours: dict[str, Any] = flatten_dict(fresh, sep="/")
-    theirs: dict[str, Any] = flatten_dict(given, sep="/")
+def matching(ours: Mapping[str, Any], theirs: Mapping[str, Any], source: str) -> set[str]:
+    """The leaves that both have, by path; the others are logged."""
     common = ours.keys() & theirs.keys()
-    shapes = {k: (theirs[k].shape, ours[k].shape) for k in sorted(common)}
-    unlike = [f"{k} is {there}, should be {here}" for k, (there, here) in shapes.items() if there != here]
-    if unlike:
-        raise InputError(f"{source} does not fit config.policy: {'; '.join(unlike)}")
-    if not common:
-        raise InputError(f"{source} has no leaf of this policy: {', '.join(sorted(theirs)[:5])}, ...")
-    for what, names in (("missing, kept fresh", ours.keys() - common), ("left over", theirs.keys() - common)):
+    unlike = [
+        f"{name} is {tuple(theirs[name].shape)}, should be {tuple(ours[name].shape)}"
+        for name in sorted(common)
+        if tuple(theirs[name].shape) != tuple(ours[name].shape)
+    ]
+    if unlike or not common:
+        raise InputError(
+            f"config.init.weights={source} does not fit config.policy: {'; '.join(unlike) or 'no leaf does'}"
+        )
+    for what, names in (("missing, left fresh", ours.keys() - common), ("left over, unused", theirs.keys() - common)):
         if names:
-            logging.warning("%s: %s: %s", source, what, ", ".join(sorted(names)))
-    logging.info("%s: %d of %d leaves loaded", source, len(common), len(ours))
-    placed = {k: jax.device_put(theirs[k].astype(x.dtype), x.sharding) if k in common else x for k, x in ours.items()}
-    return unflatten_dict(placed, sep="/")
+            logging.warning("config.init.weights=%s: %s: %s", source, what, ", ".join(sorted(names)))
+    return common

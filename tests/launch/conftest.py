@@ -1,0 +1,43 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# One process imports everything once and forks for every command line: the imports are most of the time.
+FORK = """
+import json, os, sys, tempfile
+import launch
+import {module} as command
+for arguments in json.load(sys.stdin):
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        if not (child := os.fork()):
+            os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
+            sys.argv[1:] = arguments
+            launch.run(command.main)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0), err.seek(0)
+        print(json.dumps(dict(returncode=status, stdout=out.read(), stderr=err.read())), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def forked():
+    """A function that runs many command lines of one command: (module, command lines, devices) -> results."""
+
+    def run(module: str, command_lines: list[list[str]], devices: int = 1) -> list[SimpleNamespace]:
+        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        lines = json.dumps([[str(argument) for argument in line] for line in command_lines])
+        source = FORK.format(module=module)
+        result = subprocess.run(
+            [sys.executable, "-c", source], input=lines, capture_output=True, text=True, cwd=ROOT, env=environment
+        )
+        assert result.returncode == 0, result.stderr
+        return [SimpleNamespace(**json.loads(line)) for line in result.stdout.splitlines()]
+
+    return run

@@ -1,0 +1,196 @@
+"""The training command as users run it: real processes, real files, real mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RLDS = ROOT / "tests/data/rlds_tiny"
+
+SMALL = [
+    f"--config={ROOT}/configs/pi0_metaworld.py",
+    f"--config.data.path={RLDS}",
+    "--config.wandb.mode=disabled",
+    "--config.batch_size=4",
+    "--config.steps=30",
+    "--config.policy.chunk=4",
+    "--config.policy.unroll=1",
+    "--config.policy.vision.width=32",
+    "--config.policy.vision.mlp=32",
+    "--config.policy.language.width=16",
+    "--config.policy.language.mlp=16",
+    "--config.policy.expert.width=16",
+    "--config.policy.expert.mlp=16",
+    "--config.policy.attention.depth=2",
+    "--config.policy.attention.heads=2",
+    "--config.policy.attention.head_dim=8",
+    "--config.env.execute=2",
+    "--config.log.every=1",
+    "--config.checkpoint.every=5",
+    "--config.validation.every=10",
+    "--config.validation.batches=2",
+]
+
+
+def command(workdir, *flags) -> list[str]:
+    return [sys.executable, "-m", "launch.train", *SMALL, f"--workdir={workdir}", *flags]
+
+
+def run(workdir, *flags, check=True, devices=1) -> subprocess.CompletedProcess:
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    result = subprocess.run(command(workdir, *flags), cwd=ROOT, capture_output=True, text=True, env=environment)
+    if check:
+        assert result.returncode == 0, result.stderr
+    return result
+
+
+def losses(workdir) -> dict[int, float]:
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {record["step"]: record["loss"] for record in records if "loss" in record}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "unbroken"
+    run(workdir)
+    return workdir
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_equals_never_stopped(unbroken, tmp_path):
+    """Kill -9 in mid-training: the next 20 losses and all others equal those of the unbroken run to the last bit."""
+    workdir = tmp_path / "killed"
+    process = subprocess.Popen(command(workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 240
+    while not ((workdir / "metrics.jsonl").exists() and (workdir / "checkpoints/5").exists()):
+        assert process.poll() is None, "training ended before it was killed"
+        assert time.time() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = max(losses(workdir), default=0)
+    assert reached < 30
+    refused = run(workdir, check=False)  # without --resume nothing is touched
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    run(workdir, "--resume")
+    assert losses(workdir) == losses(unbroken)
+    assert list(losses(workdir)) == list(range(1, 31))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_holds_what_acting_needs(unbroken, tmp_path):
+    import numpy as np
+
+    import pizero_jax
+
+    moved = tmp_path / "elsewhere"  # without config.json, metrics or data: only the checkpoints
+    moved.mkdir()
+    (unbroken / "checkpoints").rename(moved / "checkpoints")
+    try:
+        trained = pizero_jax.load(moved)
+        picture = np.zeros((64, 64, 3), np.uint8)
+        observation = {"images": {"image": picture, "wrist_image": picture}, "state": np.zeros(4, np.float32)}
+        import jax
+
+        actions = trained.infer(observation, "press the button", jax.random.key(0))
+    finally:
+        (moved / "checkpoints").rename(unbroken / "checkpoints")
+    assert trained.step == 30
+    assert trained.versions["jax"]
+    assert actions.shape == (4, 4)
+    assert np.isfinite(actions).all()
+
+
+@pytest.mark.slow
+def test_training_starts_from_given_weights_and_says_what_is_missing(unbroken, tmp_path):
+    result = run(
+        tmp_path / "more",
+        f"--config.init.weights={unbroken}",
+        "--config.steps=1",
+        "--config.optimizer.warmup=1000000",
+        "--config.policy.cameras=('image','wrist_image','third')",
+    )
+    first = losses(tmp_path / "more")[1]
+    assert first < losses(unbroken)[1] / 1.5, "the given weights have learnt something"
+    assert "missing" not in result.stderr
+    deeper = [f"--config.init.weights={unbroken}", "--config.policy.attention.depth=3"]
+    refused = run(tmp_path / "deeper", *deeper, check=False)
+    assert refused.returncode == 2
+    assert "language/layers" in refused.stderr
+    assert not (tmp_path / "deeper").exists()
+
+
+@pytest.mark.slow
+def test_tensorflow_is_not_imported_while_training(tmp_path):
+    script = f"""
+import sys
+import launch.train
+sys.argv[1:] = {command(tmp_path / "run", "--config.steps=1")[3:]}
+try:
+    launch.run(launch.train.main)
+except SystemExit:
+    assert "tensorflow" not in sys.modules
+    print("checked")
+"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert "checked" in result.stdout, result.stderr
+
+
+MISTAKES = [
+    (["--config.data.path=/nowhere"], ["config.data.path", "/nowhere", "launch.collect"]),
+    (["--config.data.val_split=test"], ["config.data.val_split", "'test'", "train, val"]),
+    (["--config.optimizer.peek=1"], ["config.optimizer.peek", "config.optimizer.peak"]),
+    (["--config.batch_size=big"], ["batch_size", "big"]),
+    (["--config.data.normalization=minmax"], ["config.data.normalization", "'quantile'"]),
+    (["--config.batch_size=5"], ["config.batch_size = 5", "data x fsdp = 2"]),
+    (["--config.mesh.fsdp=3"], ["config.mesh", "fsdp=3", "2 devices"]),
+    (["--config.policy.action_dim=2"], ["config.policy.action_dim = 2", "config.data.action"]),
+    (["--config.init.weights=/nowhere"], ["config.init.weights", "/nowhere"]),
+    (["--config.data.tokenizer=/no/model"], ["config.data.tokenizer", "/no/model"]),
+    (["--config.policy.vision.heads=5"], ["config.policy.vision.heads = 5", "32"]),
+    (["--config.steps=0"], ["config.steps = 0"]),
+    (["--resume", "--overwrite"], ["--resume", "--overwrite"]),
+    (["--workdir="], ["--workdir"]),
+]
+
+
+def test_a_mistake_is_one_clear_line_and_nothing_is_written(forked, tmp_path):
+    workdir = tmp_path / "run"
+    lines = [[*SMALL, f"--workdir={workdir}", *flags] for flags, _ in MISTAKES]
+    for (flags, words), result in zip(MISTAKES, forked("launch.train", lines, devices=2), strict=True):
+        assert result.returncode == 2, (flags, result.stderr)
+        errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, (flags, result.stderr)
+        assert "Traceback" not in result.stderr, flags
+        assert all(word in errors[0] for word in words), (flags, errors[0])
+        assert not workdir.exists(), flags
+
+
+def test_a_workdir_that_is_in_use_is_left_alone(forked, tmp_path):
+    full, run_of_another_seed = tmp_path / "full", tmp_path / "other"
+    full.mkdir()
+    (full / "thesis.tex").write_text("unsaved")
+    run_of_another_seed.mkdir()
+    config = {"config": {"seed": 5, "steps": 3}}
+    (run_of_another_seed / "config.json").write_text(json.dumps(config))
+    results = forked(
+        "launch.train",
+        [
+            [*SMALL, f"--workdir={full}"],
+            [*SMALL, f"--workdir={full}", "--overwrite"],
+            [*SMALL, f"--workdir={run_of_another_seed}", "--resume"],
+        ],
+    )
+    assert [result.returncode for result in results] == [2, 2, 2]
+    assert "--resume goes on, --overwrite" in results[0].stderr
+    assert "something else than a run" in results[1].stderr
+    assert "config.seed is 0, was 5" in results[2].stderr
+    assert (full / "thesis.tex").read_text() == "unsaved"
+    assert json.loads((run_of_another_seed / "config.json").read_text()) == config
