@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 DEMONSTRATIONS ?= 40
-STEPS ?= 1000
+STEPS ?= 700
 EPISODES ?= 50
 DATA ?= data/metaworld_button_press/1.0.0
 RUN ?= runs/quickstart

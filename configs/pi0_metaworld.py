@@ -5,7 +5,7 @@ from configs import base
 
 def get_config():
     c = base.get_config()
-    c.steps = 1_000
+    c.steps = 700
     c.batch_size = 32
 
     p = c.policy
@@ -38,7 +38,7 @@ def get_config():
     o.decay_steps = c.steps
     o.weight_decay = 1e-4
 
-    c.validation.every = 500
-    c.checkpoint.every = 500
+    c.validation.every = 350
+    c.checkpoint.every = 350
     c.env.update(dict(name="metaworld", tasks=("button-press-topdown-v3",)))
     return c

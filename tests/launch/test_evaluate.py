@@ -10,7 +10,8 @@ COLLECT = ["--config=configs/collect_reach_toy.py", "--config.env.tasks=('reach-
 SMALL = [
     "--config=configs/pi0_metaworld.py", "--config.wandb.mode=disabled", "--config.batch_size=4",
     "--config.steps=2",
-    "--config.policy.state_dim=2", "--config.policy.action_dim=2", "--config.policy.chunk=4", "--config.policy.unroll=1",
+    "--config.policy.state_dim=2", "--config.policy.action_dim=2", "--config.policy.chunk=4",
+    "--config.policy.unroll=1",
     "--config.policy.vision.width=32", "--config.policy.language.width=16", "--config.policy.expert.width=16",
     "--config.policy.attention.depth=1", "--config.env.execute=4", "--config.env.name=reach_toy",
     "--config.env.tasks=('reach-red',)", "--config.env.max_steps=12", "--config.validation.batches=1",
