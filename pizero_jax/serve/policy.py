@@ -1,7 +1,7 @@
 """A trained policy as a function of what a robot sees; all it needs lies in the checkpoint."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,23 @@ class TrainedPolicy:
           key: of the noise that the flow starts from.
           num_steps: of the solver; the config's by default.
         """
-        row = self.processor.observation(observation["images"], observation["state"], instruction)
+        return self.infer_batch([observation], [instruction], key, num_steps=num_steps)[0]
+
+    def infer_batch(
+        self,
+        observations: Sequence[Mapping[str, Any]],
+        instructions: Sequence[str],
+        key: jax.Array,
+        *,
+        num_steps: int | None = None,
+    ) -> Float[np.ndarray, "B C a"]:
+        """As `infer`, for B observations at once, one instruction each; the policy compiles once per B."""
+        rows = [
+            self.processor.observation(observation["images"], observation["state"], instruction)
+            for observation, instruction in zip(observations, instructions, strict=True)
+        ]
         num_steps = num_steps or self.config.policy.num_steps
-        return self.processor.unnormalize(self._act(self.params, key, stack([row]), num_steps=num_steps)[0])
+        return self.processor.unnormalize(self._act(self.params, key, stack(rows), num_steps=num_steps))
 
     def blinded(self) -> "TrainedPolicy":
         """The same weights with every picture zeroed, for controls."""
