@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,18 @@ def test_a_mistake_is_one_clear_line_and_nothing_is_written(forked, tmp_path):
         assert "Traceback" not in result.stderr, flags
         assert all(word in errors[0] for word in words), (flags, errors[0])
         assert not workdir.exists(), flags
+
+
+def test_a_truncated_record_is_named_before_training(forked, tmp_path):
+    broken, workdir = tmp_path / "broken", tmp_path / "run"
+    shutil.copytree(RLDS, broken)
+    file = next(broken.glob("*train.tfrecord*"))
+    file.write_bytes(file.read_bytes()[:-100])
+    [result] = forked("launch.train", [[*SMALL, f"--config.data.path={broken}", f"--workdir={workdir}"]])
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {file}")
+    assert "truncated" in result.stderr
+    assert not workdir.exists()
 
 
 def test_a_workdir_that_is_in_use_is_left_alone(forked, tmp_path):
