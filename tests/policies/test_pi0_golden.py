@@ -25,9 +25,8 @@ B, C, A = 2, 10, 32
 @pytest.fixture(scope="module")
 def golden():
     arrays = dict(np.load(GOLDEN / "pi0_dummy.npz"))
-    inputs = SimpleNamespace(
-        **{key[3:]: x for key, x in arrays.items() if key.startswith("in/") and key.count("/") == 1}
-    )
+    names = ("state", "tokenized_prompt", "tokenized_prompt_mask", "actions", "noise", "time", "noisy_actions")
+    inputs = SimpleNamespace(**{name: arrays[f"in/{name}"] for name in (*names, "sample_noise")})
     observation = Observation(
         images={name: arrays[f"in/image/{name}"] for name in CAMERAS},
         image_masks={name: arrays[f"in/image_mask/{name}"] for name in CAMERAS},
