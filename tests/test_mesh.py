@@ -15,7 +15,11 @@ from pizero_jax.types import InputError
 def eight(monkeypatch):
     """As if eight devices were there."""
     monkeypatch.setattr(jax, "device_count", lambda: 8)
-    monkeypatch.setattr(jax, "make_mesh", lambda sizes, axes, axis_types: SimpleNamespace(shape=dict(zip(axes, sizes))))
+
+    def make_mesh(sizes, axes, axis_types):
+        return SimpleNamespace(shape=dict(zip(axes, sizes, strict=True)))
+
+    monkeypatch.setattr(jax, "make_mesh", make_mesh)
 
 
 @pytest.mark.parametrize(
