@@ -10,9 +10,9 @@ def forward_flops(config: Pi0Config, samples_per_observation: int = 1) -> float:
     the embedding's look-up are left out (about 1%). The last language layer counts its keys and values alone: the rest
     of it is not computed.
 
-        vision    I n (4 D^2 + 2 D F + 2 n D) L + stem + head                n tokens of a picture, D wide, F feed-forward
-        language  S (2 D N H + 3 D F) (L - 1) + 2 S S N H (L - 1) + 2 S D K H L        S tokens: pictures and prompt
-        expert    T (2 D N H + 2 D K H + 3 D F) L + 2 T (S + T) N H L           T = 1 + M C tokens: state and M chunks
+        vision    I n (4 D^2 + 2 D F + 2 n D) L + stem + head        n tokens of a picture
+        language  S (2 D N H + 3 D F) (L - 1) + 2 S S N H (L - 1) + 2 S D K H L    S tokens: pictures and prompt
+        expert    T (2 D N H + 2 D K H + 3 D F) L + 2 T (S + T) N H L      T = 1 + M C tokens: state and M chunks
 
     Multiply-adds; letters as elsewhere, each expert with its own D and F.
     """
@@ -31,9 +31,9 @@ def _vision(c: VisionConfig, side: int, language_width: int) -> int:
 
 
 def _conv_stem(c: VisionConfig, side: int) -> int:
-    """Widths double at each halving, from 32 or more (`nn/siglip.py`)."""
+    """Widths double at each halving, from 32 or more to the whole (`nn/siglip.py`)."""
     halvings = (c.patch // 4).bit_length() - 1
-    widths = [max(c.width >> (halvings - i), 32) for i in range(halvings + 1)]
+    widths = [min(max(c.width >> (halvings - i), 32), c.width) for i in range(halvings + 1)]
     first = (side // 4) ** 2 * 4 * 4 * 3 * widths[0]
     return first + sum((side // 4 >> i) ** 2 * 9 * widths[i - 1] * widths[i] for i in range(1, halvings + 1))
 
