@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import pickle
 import subprocess
 import sys
 from functools import partial
@@ -70,11 +71,11 @@ spec = importlib.util.spec_from_file_location("test_step", path)
 test_step = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(test_step)
 assert jax.device_count() == 8
-losses = {}
+losses, layouts = {}, None
 for sizes in ((8, 1, 1), (2, 4, 1), (4, 1, 2)):
-    losses[str(sizes)] = test_step.train(config, MeshConfig(*sizes), batches)[0]
-_, state, _ = test_step.start(config, MeshConfig(1, 8, 1))
-print(json.dumps({"losses": losses, "layouts": test_step.layouts(state)}))
+    losses[str(sizes)], state = test_step.train(config, MeshConfig(*sizes), batches)
+    layouts = test_step.layouts(state) if sizes == (2, 4, 1) else layouts
+print(json.dumps({"losses": losses, "layouts": layouts}))
 """
 
 
@@ -90,8 +91,6 @@ def layouts(state) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def eight_devices(small, make_batch):
-    import pickle
-
     flags = f"--xla_force_host_platform_device_count=8 {os.environ.get('XLA_FLAGS', '')}"
     result = subprocess.run(
         [sys.executable, "-c", EIGHT],
@@ -135,8 +134,7 @@ def test_one_batch_is_learnt_by_heart(small, make_batch):
     for _ in range(300):
         state, metrics = step(state, batch)
         losses.append(metrics["loss"])
-    print(losses[0], losses[-1])
-    assert np.mean(losses[-10:]) < np.mean(losses[:1]) / 10
+    assert np.mean(losses[-10:]) < losses[0] / 10
 
 
 def test_the_average_follows_its_formula_and_steps_are_counted(small, make_batch):
@@ -148,4 +146,3 @@ def test_the_average_follows_its_formula_and_steps_are_counted(small, make_batch
         expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, before, jax.device_get(state.params))
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), jax.device_get(state.ema), expected)
         assert int(state.step) == k + 1
-    assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(state.ema), jax.tree.leaves(state.params), strict=True))
