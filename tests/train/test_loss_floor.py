@@ -84,10 +84,11 @@ def test_the_loss_approaches_its_floor_and_does_not_beat_it(trained):
     assert -3 * error < excess < 0.05
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 5, 10])
-def test_samples_have_the_mean_and_the_deviation_of_euler_s_closed_form(trained, num_steps):
+# 8,192 numbers: standard errors of 0.004 and 0.003; the rest is what training leaves. A single step shows the error of
+# the velocity at t = 1 unmixed: 5% more loss than the floor s^2 there, as allowed above, is a deviation of 0.09.
+@pytest.mark.parametrize(("num_steps", "tolerance"), [(1, np.sqrt(0.05 * floor(1))), (2, 0.04), (5, 0.04), (10, 0.04)])
+def test_samples_have_the_mean_and_the_deviation_of_euler_s_closed_form(trained, num_steps, tolerance):
     act = jax.jit(lambda key: trained.policy.act(trained.params, key, trained.seen, num_steps=num_steps))
     samples = jnp.stack([act(jax.random.key(i)) for i in range(64)])
-    # 8,192 numbers: standard errors of 0.004 and 0.003. The rest is what training leaves.
     assert float(samples.mean()) == pytest.approx(MEAN, abs=0.04)
-    assert float(samples.std()) == pytest.approx(euler_std(num_steps), abs=0.04)
+    assert float(samples.std()) == pytest.approx(euler_std(num_steps), abs=tolerance)

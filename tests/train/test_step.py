@@ -123,6 +123,7 @@ def test_averages_and_moments_are_laid_out_like_their_parameters(eight_devices):
     assert not any(path.endswith("['scale']") for path in sharded)
 
 
+@pytest.mark.slow
 def test_one_batch_is_learnt_by_heart(small, make_batch):
     fast = dataclasses.replace(OPTIMIZER, peak=5e-3)
     loss = LossConfig(samples_per_observation=32, openpi_padding=False)
