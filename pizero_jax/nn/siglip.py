@@ -70,10 +70,11 @@ class ConvStem(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B y x D"]:
         width, halvings = self.config.width, (self.config.patch // 4).bit_length() - 1
-        x = self._convolve(image, max(width >> halvings, 32), size=4, stride=4, name="conv_0")
+        widths = [min(max(width >> (halvings - i), 32), width) for i in range(halvings + 1)]
+        x = self._convolve(image, widths[0], size=4, stride=4, name="conv_0")
         for i in range(1, halvings + 1):
             x = nn.gelu(layer_norm("float32", f"norm_{i}")(x))
-            x = self._convolve(x, max(width >> (halvings - i), 32), size=3, stride=2, name=f"conv_{i}")
+            x = self._convolve(x, widths[i], size=3, stride=2, name=f"conv_{i}")
         return x
 
     def _convolve(self, x, features: int, *, size: int, stride: int, name: str):

@@ -6,11 +6,11 @@ import sys
 import jax
 import numpy as np
 import pytest
-from make_rlds_tiny import FOLDER
 
 from pizero_jax.data import loader
 from pizero_jax.data.windows import Windows
 from pizero_jax.types import InputError
+from tests.data.make_rlds_tiny import FOLDER
 
 
 def assert_equal(ours, theirs):

@@ -1,13 +1,13 @@
 import json
 import pathlib
 
-import make_rlds_tiny
 import numpy as np
 import pytest
 
 from pizero_jax.data import normalize
 from pizero_jax.data.normalize import Normalizer, Statistics
 from pizero_jax.types import InputError
+from tests.data import make_rlds_tiny
 
 HERE = pathlib.Path(__file__).parent
 GOLDEN = dict(np.load(HERE / "golden_normalize.npz"))

@@ -1,7 +1,6 @@
 import json
 import pathlib
 
-import make_rlds_tiny
 import numpy as np
 import pytest
 
@@ -9,6 +8,7 @@ from pizero_jax.data import rlds
 from pizero_jax.data.records import read_records
 from pizero_jax.data.transforms import decode
 from pizero_jax.types import InputError
+from tests.data import make_rlds_tiny
 
 
 def seed_of(episode: rlds.Episode) -> int:

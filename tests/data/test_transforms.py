@@ -3,7 +3,6 @@ import math
 import pathlib
 
 import cv2
-import make_rlds_tiny
 import numpy as np
 import pytest
 import simplejpeg
@@ -12,6 +11,7 @@ from absl import logging
 from pizero_jax.config import AugmentationConfig
 from pizero_jax.data.transforms import Processor, augment, decode, resize_with_pad
 from pizero_jax.types import InputError
+from tests.data import make_rlds_tiny
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent / "golden_resize.npz"))
 STILL = AugmentationConfig(crop=1.0, rotation=0.0, brightness=0.0, contrast=0.0, saturation=0.0)

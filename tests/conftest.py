@@ -1,0 +1,82 @@
+import dataclasses
+import os
+
+# Before JAX starts: tests compile much and compute little, so unoptimised machine code saves a third of their time.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from configs import base
+from pizero_jax import config as configs
+from pizero_jax import policies
+from pizero_jax.config import AttentionConfig, ExpertConfig, LanguageConfig, LossConfig, Pi0Config, VisionConfig
+from pizero_jax.types import Batch, Observation
+
+ONE_SAMPLE = LossConfig(samples_per_observation=1, openpi_padding=False)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Pi0Config:
+    """pi0 with two layers everywhere, different sizes on axes that must not be mixed up, and 14 prefix tokens."""
+    return dataclasses.replace(
+        configs.build(configs.TrainConfig, base.get_config()).policy,
+        dtype="float32",
+        remat=False,
+        cameras=("base", "wrist"),
+        image_size=16,
+        prompt_length=6,
+        state_dim=3,
+        action_dim=4,
+        chunk=5,
+        vision=VisionConfig(stem="patch", patch=8, width=24, depth=2, mlp=40, heads=2),
+        attention=AttentionConfig(depth=2, heads=4, kv_heads=2, head_dim=8),
+        language=LanguageConfig(width=32, mlp=48, vocabulary=16),
+        expert=ExpertConfig(width=16, mlp=32),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(tiny):
+    return policies.make(tiny, ONE_SAMPLE)
+
+
+@pytest.fixture(scope="session")
+def tiny_params(tiny_policy):
+    """Random everywhere, so that no fault hides behind a zero or a one; of about the size of fresh matrices."""
+    shapes = nn.unbox(jax.eval_shape(tiny_policy.init, jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: jnp.asarray(0.2 * rng.standard_normal(x.shape), jnp.float32), shapes)
+
+
+@pytest.fixture(scope="session")
+def tiny_batch(tiny) -> Batch:
+    """Three rows; the second has a shorter prompt and the third no wrist camera. All steps and dimensions are real."""
+    return random_batch(tiny, 3)
+
+
+@pytest.fixture(scope="session")
+def make_batch():
+    return random_batch
+
+
+def random_batch(config: Pi0Config, B: int, seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
+    h = config.image_size
+    rows = np.arange(B)
+    masks = {name: np.ones(B, bool) for name in config.cameras}
+    masks[config.cameras[-1]] = rows % 3 != 2
+    prompt_mask = np.ones((B, config.prompt_length), bool)
+    prompt_mask[1::3, config.prompt_length // 2 :] = False
+    observation = Observation(
+        images={name: rng.uniform(-1, 1, (B, h, h, 3)).astype(np.float32) for name in config.cameras},
+        image_masks=masks,
+        state=rng.standard_normal((B, config.state_dim)).astype(np.float32),
+        prompt=rng.integers(0, config.language.vocabulary, (B, config.prompt_length)).astype(np.int32),
+        prompt_mask=prompt_mask,
+    )
+    actions = rng.standard_normal((B, config.chunk, config.action_dim)).astype(np.float32)
+    return Batch(observation, actions, np.ones((B, config.chunk), bool), np.ones((B, config.action_dim), bool))

@@ -1,0 +1,89 @@
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from configs import pi0, pi0_metaworld
+from pizero_jax import config as configs
+from pizero_jax import policies
+from pizero_jax.config import LossConfig, VisionConfig
+from pizero_jax.train.flops import forward_flops
+
+
+def policy_config(module):
+    return configs.build(configs.TrainConfig, module.get_config()).policy
+
+
+def counted(jaxpr, times=1.0) -> float:
+    """FLOPs of all matrix products and convolutions in what was traced, loops by their length.
+
+    Of the language model's conditional layers the last one takes the empty branch.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        out = math.prod(equation.outvars[0].aval.shape)
+        parameters = equation.params
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = parameters["dimension_numbers"]
+            total += 2 * times * out * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            total += 2 * times * out * math.prod(kernel[i] for i in parameters["dimension_numbers"].rhs_spec[1:])
+        elif equation.primitive.name == "scan":
+            total += counted(parameters["jaxpr"].jaxpr, times * parameters["length"])
+        elif equation.primitive.name == "cond":
+            # Inside a scan over L layers, L - 1 of them take the full branch.
+            depth = LANGUAGE_DEPTH
+            total += max(counted(b.jaxpr, times * (depth - 1) / depth) for b in parameters["branches"])
+        else:
+            for inner in jax.tree.leaves(list(parameters.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+                inner = getattr(inner, "jaxpr", inner)
+                total += counted(inner, times) if hasattr(inner, "eqns") else 0
+    return total
+
+
+LANGUAGE_DEPTH = 3
+
+
+@pytest.mark.parametrize(
+    ("vision", "samples"),
+    [
+        (VisionConfig(stem="patch", patch=8, width=24, depth=2, mlp=40, heads=2), 1),
+        (VisionConfig(stem="conv", patch=16, width=80, depth=1, mlp=40, heads=2), 4),
+    ],
+    ids=["patches", "convolutions, four samples"],
+)
+def test_the_formula_counts_what_the_loss_computes(tiny, make_batch, vision, samples):
+    attention = dataclasses.replace(tiny.attention, depth=LANGUAGE_DEPTH)
+    config = dataclasses.replace(tiny, vision=vision, image_size=32, attention=attention)
+    policy = policies.make(config, LossConfig(samples_per_observation=samples, openpi_padding=False))
+    params = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
+    batch = jax.tree.map(jnp.asarray, make_batch(config, 1))
+    traced = jax.make_jaxpr(lambda params: policy.loss(params, jax.random.key(0), batch)[0])(params)
+    assert counted(traced.jaxpr) == pytest.approx(forward_flops(config, samples), rel=1e-9)
+
+
+def test_the_published_model_costs_what_is_known():
+    config = policy_config(pi0)
+    # Known, with the whole last layer: 660.5 G for SigLIP, 3,234.3 for Gemma's weights, 104.7 for attention, 31.8 for
+    # the expert's. What is not computed: queries, output and feed-forward of 816 tokens, and their attention.
+    known = (660.5 + 3234.3 + 104.7 + 31.8) * 1e9
+    not_computed = 816 * 2 * (2 * 2048 * 2048 + 3 * 2048 * 16384) + 4 * 816**2 * 2048
+    assert not_computed / known == pytest.approx(0.045, abs=1e-3)
+    projections = 2 * (32 * 1024 + 50 * (2 * 32 * 1024 + 3 * 1024**2))
+    assert forward_flops(config) == pytest.approx(known - not_computed + projections, abs=0.2e9)  # rounded to 0.1 G
+
+
+def test_cameras_cost_as_known():
+    config = policy_config(pi0)
+    cost = [forward_flops(dataclasses.replace(config, cameras=config.cameras[:n])) / 1e12 for n in (1, 2, 3)]
+    shares = [1 - a / b for a, b in zip((1.47, 2.74), (4.03, 4.03), strict=True)]
+    assert [1 - c / cost[2] for c in cost[:2]] == pytest.approx(shares, abs=0.01)  # of a little less in all
+
+
+def test_samples_of_one_observation_are_cheap_beside_it():
+    config = policy_config(pi0_metaworld)
+    assert forward_flops(config, 4) < 2.5 * forward_flops(config, 1)
