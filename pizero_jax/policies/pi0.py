@@ -87,15 +87,21 @@ class Pi0(nn.Module):
         _, keys_values = self.language(tokens, positions, mask[:, None], only_keys_values=True)
         return Cache(keys_values, mask, observation.state)
 
-    def velocities(self, cache: Cache, x_t: Float[Array, "B M C A"], t: Float[Array, "B M"]):
+    def velocities(
+        self,
+        cache: Cache,
+        x_t: Float[Array, "B M C A"],
+        t: Float[Array, "B M"],
+        steps: Bool[Array, "B C"] | None = None,
+    ):
         """Velocities [B, M, C, A] at M points of the flow for one observation, from a single pass of the expert.
 
         The M chunks are blocks that share prefix and state token but do not see each other, so that each gives what it
-        would give alone.
+        would give alone. Nothing sees the steps of the chunk for which `steps` is False.
         """
-        B, M, C, _ = x_t.shape
         tokens = self.embed_suffix(cache.state, x_t, t)
-        visible, positions = suffix_layout(cache.mask, M, C)
+        steps = jnp.ones((x_t.shape[0], x_t.shape[2]), bool) if steps is None else steps
+        visible, positions = suffix_layout(cache.mask, steps, x_t.shape[1])
         y, _ = self.expert(tokens, positions, visible, cache.keys_values)
         return self.action_out(y[:, 1:].astype(jnp.float32)).reshape(x_t.shape)
 
@@ -103,21 +109,17 @@ class Pi0(nn.Module):
         return self.velocities(self.prefix(observation), x_t, t)
 
 
-def suffix_layout(prefix_mask: Bool[Array, "B S"], M: int, C: int) -> tuple[Bool[Array, "B T U"], Int[Array, "B T"]]:
+def suffix_layout(
+    prefix_mask: Bool[Array, "B S"], steps: Bool[Array, "B C"], M: int
+) -> tuple[Bool[Array, "B T U"], Int[Array, "B T"]]:
     """What the tokens [state | actions_1 | ... | actions_M] may see of [prefix, themselves], and their positions."""
+    (B, S), C = prefix_mask.shape, steps.shape[1]
     block = jnp.concatenate([jnp.zeros(1, int), jnp.repeat(jnp.arange(M) + 1, C)])
-    among_suffix = (block[None, :] == block[:, None]) | (block[None, :] == 0)
-    B, S = prefix_mask.shape
-    T = block.size
-    visible = jnp.concatenate(
-        [
-            jnp.broadcast_to(prefix_mask[:, None], (B, T, S)),
-            jnp.broadcast_to(among_suffix, (B, T, T)),
-        ],
-        axis=2,
-    )
+    real = jnp.concatenate([jnp.ones((B, 1), bool), jnp.tile(steps, (1, M))], axis=1)
+    among_suffix = ((block[None, :] == block[:, None]) | (block[None, :] == 0)) & real[:, None]
+    prefix = jnp.broadcast_to(prefix_mask[:, None], (B, block.size, S))
     offset = jnp.concatenate([jnp.zeros(1, int), jnp.tile(jnp.arange(C) + 1, M)])  # every chunk follows the state
-    return visible, prefix_mask.sum(axis=1, keepdims=True) + offset
+    return jnp.concatenate([prefix, among_suffix], axis=2), prefix_mask.sum(axis=1, keepdims=True) + offset
 
 
 def make(config: Pi0Config, loss_config: LossConfig) -> Policy:
@@ -139,8 +141,8 @@ def make(config: Pi0Config, loss_config: LossConfig) -> Policy:
     def prefix(params, observation: Observation) -> Cache:
         return network.apply({"params": params}, observation, method="prefix")
 
-    def velocities(params, cache: Cache, x_t, t):
-        return network.apply({"params": params}, cache, x_t, t, method="velocities")
+    def velocities(params, cache: Cache, x_t, t, steps=None):
+        return network.apply({"params": params}, cache, x_t, t, steps, method="velocities")
 
     def velocity(params, cache: Cache, x_t, t):
         """v_t [B, C, A] at x_t [B, C, A] and time t, a scalar or [B]."""
@@ -161,11 +163,14 @@ def make(config: Pi0Config, loss_config: LossConfig) -> Policy:
         B = batch.actions.shape[0]
         noise = jax.random.normal(noise_key, (B, M, C, A)) if noise is None else noise[:, None]
         time = shifted_beta(time_key, (B, noise.shape[1])) if time is None else time[:, None]
-        x_t, u_t = interpolate(batch.actions[:, None], noise, time[:, :, None, None])
-        error = jnp.square(velocities(params, prefix(params, batch.observation), x_t, time) - u_t)  # [B, M, C, A]
-        steps, dims = batch.action_mask[:, None], batch.action_dim_mask[:, None, None]
+        steps, dims = batch.action_mask, batch.action_dim_mask[:, None]
         if loss_config.openpi_padding:
             steps, dims = jnp.ones_like(steps), jnp.ones_like(dims)
+        actions = jnp.where(dims & steps[:, :, None], batch.actions, 0)  # what is padded may hold anything
+        x_t, u_t = interpolate(actions[:, None], noise, time[:, :, None, None])
+        v_t = velocities(params, prefix(params, batch.observation), x_t, time, steps)
+        steps, dims = steps[:, None], dims[:, None]  # [B, 1, C] and [B, 1, 1, A]: the same for every sample
+        error = jnp.square(v_t - u_t)  # [B, M, C, A]
         by_step = jnp.sum(error * dims, axis=-1) / jnp.sum(dims, axis=-1) * steps  # [B, M, C]
         weights = jnp.broadcast_to(steps[:, 0], (B, C)).astype(jnp.float32)
         at_time = jnp.sum(by_step, axis=-1) / jnp.maximum(jnp.sum(steps, axis=-1), 1)
