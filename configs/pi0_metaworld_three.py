@@ -5,7 +5,7 @@ from configs import pi0_metaworld
 
 def get_config():
     c = pi0_metaworld.get_config()
-    c.steps = 2_000
+    c.steps = 1_500
     c.optimizer.decay_steps = c.steps
     c.policy.prompt_length = 40  # bytes of the longest instruction, and its ends
     c.data.path = "data/metaworld_three/1.0.0"

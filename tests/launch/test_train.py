@@ -146,7 +146,7 @@ except SystemExit:
 
 MISTAKES = [
     (["--config.data.path=/nowhere"], ["config.data.path", "/nowhere", "launch.collect"]),
-    (["--config.data.val_split=test"], ["config.data.val_split", "'test'", "train, val"]),
+    (["--config.data.val_split=test"], ["config.data.path", "'test'", "train, val"]),
     (["--config.optimizer.peek=1"], ["config.optimizer.peek", "config.optimizer.peak"]),
     (["--config.batch_size=big"], ["batch_size", "big"]),
     (["--config.data.normalization=minmax"], ["config.data.normalization", "'quantile'"]),
