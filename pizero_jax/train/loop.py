@@ -1,5 +1,6 @@
 """The training loop, readable from top to bottom."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -49,21 +50,15 @@ def fit(
 
     log = MetricsLog(workdir, metadata["config"], config.wandb, start)
     bar = progress(config.steps, start)
-    batches = train_batches(start)
     clock = Stopwatch(config.batch_size)
     recent = []
-    for k in range(start, config.steps):
-        with clock.waiting():
-            batch = to_mesh(next(batches), mesh)
-        state, metrics = step(state, batch)
-        if recent:
-            jax.block_until_ready(recent[-1])  # at most one step ahead of the device, so that waiting is waiting
+    updates = advance(step, state, train_batches(start), mesh, clock, start, config.steps)
+    for done, state, metrics in updates:
         recent.append(metrics)
-        done = k + 1
         bar.update()
         if done % config.log.every == 0 or done == config.steps:
             values = jax.tree.map(lambda *x: float(np.mean(x)), *jax.device_get(recent))
-            values |= {"learning_rate": float(rate(k))} | clock.read(len(recent))
+            values |= {"learning_rate": float(rate(done - 1))} | clock.read(len(recent))
             log.write(done, values)
             bar.set_postfix_str(
                 f"loss {values['loss']:.4f}, {values['samples_per_s']:.0f} samples/s, data {values['data_wait']:.1%}"
@@ -92,34 +87,43 @@ def start_from(state: TrainState, given: Callable[[Params], Params] | None) -> T
     return state.replace(params=params, ema=average)
 
 
+def advance(
+    step: Callable, state: TrainState, batches: Iterator[Batch], mesh: Mesh, clock: "Stopwatch", start: int, stop: int
+) -> Iterator[tuple[int, TrainState, dict]]:
+    """After each step the number of finished ones, the state and the metrics.
+
+    The next batch is fetched while the device works; if the device was done first, it waited for data.
+    """
+    batch, previous = to_mesh(next(batches), mesh), None
+    for k in range(start, stop):
+        state, metrics = step(state, batch)
+        if k + 1 < stop:
+            began = time.perf_counter()
+            batch = to_mesh(next(batches), mesh)
+            if metrics["loss"].is_ready():
+                clock.waited += time.perf_counter() - began
+        jax.block_until_ready(previous)  # at most one step ahead of the device
+        previous = metrics
+        yield k + 1, state, metrics
+
+
 class Stopwatch:
-    """Samples per second, and the share of the time that was spent waiting for data."""
+    """Samples per second, and the share of the time that the device waited for data, at most."""
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
-        self._start, self._waited = time.perf_counter(), 0.0
+        self._start, self.waited = time.perf_counter(), 0.0
 
-    def waiting(self):
-        return _Timed(lambda seconds: setattr(self, "_waited", self._waited + seconds))
-
+    @contextlib.contextmanager
     def stopped(self):
         """Time that does not count."""
-        return _Timed(lambda seconds: setattr(self, "_start", self._start + seconds))
+        began = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - began
 
     def read(self, steps: int) -> dict[str, float]:
         """The rates of the last `steps` steps; starts anew."""
         seconds = time.perf_counter() - self._start
-        values = {"samples_per_s": steps * self._batch_size / seconds, "data_wait": self._waited / seconds}
-        self._start, self._waited = time.perf_counter(), 0.0
+        values = {"samples_per_s": steps * self._batch_size / seconds, "data_wait": self.waited / seconds}
+        self._start, self.waited = time.perf_counter(), 0.0
         return values
-
-
-class _Timed:
-    def __init__(self, add: Callable[[float], None]):
-        self._add = add
-
-    def __enter__(self):
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_):
-        self._add(time.perf_counter() - self._start)

@@ -57,7 +57,7 @@ def train_step(
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = None if state.ema is None else optax.incremental_update(params, state.ema, 1 - ema)
-    metrics = {"loss": loss, "grad_norm": optax.global_norm(gradients), "param_norm": optax.global_norm(params)}
+    metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), "param_norm": optax.tree.norm(params)}
     return TrainState(state.step + 1, params, average, opt_state), metrics
 
 
