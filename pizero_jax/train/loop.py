@@ -1,6 +1,7 @@
 """The training loop, readable from top to bottom."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -68,7 +69,8 @@ def fit(
             with clock.stopped():
                 values = validate(sums, state.acting_params, held_out, config.seed)
             log.write(done, values)
-            bar.write(f"step {done}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
+            summary = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+            bar.write(f"step {done}: {summary}", file=sys.stderr)
         if done % config.checkpoint.every == 0 or done == config.steps:
             with clock.stopped():
                 checkpoints.save(state, metadata)
