@@ -13,7 +13,6 @@ import shutil
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,6 +28,9 @@ from pizero_jax import envs
 from pizero_jax.config import CollectConfig, build
 from pizero_jax.data import rlds_write
 from pizero_jax.data.rlds_write import Episode
+from pizero_jax.provenance import versions
+from pizero_jax.report import tables
+from pizero_jax.report.figures import contact_sheet
 from pizero_jax.types import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/collect_metaworld.py.")
@@ -233,8 +235,6 @@ def _write_rlds(folder: Path, name: str, splits: dict[str, list[Path]]) -> None:
 
 def _contact_sheet(files: list[Path], path: Path) -> None:
     """First and last pictures of some episodes, one row each."""
-    from pizero_jax.report.figures import contact_sheet
-
     episodes = [_load(file) for file in files]
     rows = [
         [simplejpeg.decode_jpeg(pictures[i]) for i in (0, -1) for pictures in episode.images.values()]
@@ -254,27 +254,12 @@ def _summary(config: CollectConfig, splits: dict[str, list[Path]], attempts: dic
     for row in tasks.values():
         row["expert_success"] = round(sum(row[split] for split in splits) / row["attempts"], 3)
         row["seconds"] = round(row["seconds"], 1)
-    return {"path": config.path, "tasks": tasks, "versions": _versions(), "config": dataclasses.asdict(config)}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("pizero_jax", "numpy", "simplejpeg", "tensorflow-datasets", "metaworld", "mujoco"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"path": config.path, "tasks": tasks, "versions": versions(), "config": dataclasses.asdict(config)}
 
 
 def _table(summary: dict) -> str:
-    lines = [f"{'task':32} {'train':>6} {'val':>5} {'steps':>7} {'expert':>7} {'seconds':>8}"]
-    for task, row in summary["tasks"].items():
-        lines.append(
-            f"{task:32} {row['train']:6} {row.get('val', 0):5} {row['steps']:7} {row['expert_success']:7.0%} "
-            f"{row['seconds']:8.1f}"
-        )
-    return "\n".join([*lines, f"data set: {summary['path']}"])
+    rows = [{"task": task, **row} for task, row in summary["tasks"].items()]
+    return f"{tables.markdown(rows)}\n\ndata set: {summary['path']}"
 
 
 if __name__ == "__main__":
