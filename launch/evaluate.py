@@ -68,7 +68,8 @@ def check(trained: TrainedPolicy, env: EnvConfig) -> None:
 def evaluate(trained: TrainedPolicy, env_config: EnvConfig, output: Path) -> dict:
     """Successes of each task, sighted and blind (pictures zeroed), on the same unseen start states."""
     sighted = run_tasks(trained, env_config, "sighted")
-    blind = run_tasks(trained.blinded(), env_config, "blind")
+    # A checkpoint that was trained blind sees nothing either way.
+    blind = sighted if trained.config.data.blind else run_tasks(trained.blinded(), env_config, "blind")
     results = {
         "checkpoint": {"step": trained.step, "trained_blind": trained.config.data.blind, "versions": trained.versions},
         "settings": {
