@@ -16,6 +16,7 @@ def config() -> configs.TrainConfig:
     c = base.get_config()
     c.data.path = str(RLDS_TINY)
     c.policy.image_size = 64
+    c.policy.vision.patch = 16
     c.policy.chunk = 4
     c.policy.prompt_length = 24
     c.policy.state_dim = 6
