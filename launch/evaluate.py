@@ -134,8 +134,9 @@ def draw(sighted: dict[str, list[Rollout]], results: dict, output: Path) -> None
         labels,
         output / "episodes.png",
     )
+    short = [task if len(sighted) > 1 else f"start {r.seed}, {r.steps} steps" for task, r in pictured]
     animation.animate(
-        [r.frames for _, r in pictured], labels, output / "episodes.gif", successes=[r.success for _, r in pictured]
+        [r.frames for _, r in pictured], short, output / "episodes.gif", successes=[r.success for _, r in pictured]
     )
     bars = [
         {"task": task, "policy": policy, "successes": row["successes"], "episodes": row["episodes"]}
