@@ -290,7 +290,7 @@ def test_rows_do_not_see_each_other(run, act, expected, tiny_params, tiny_batch,
 def test_the_state_token_does_not_see_the_actions(tiny, tiny_params, tiny_batch, noise, time):
     def tokens_out(network, observation, x_t):
         cache = network.prefix(observation)
-        visible, positions = suffix_layout(cache.mask, 1, tiny.chunk)
+        visible, positions = suffix_layout(cache.mask, tiny_batch.action_mask, 1)
         tokens = network.embed_suffix(observation.state, x_t[:, None], time[:, None])
         return network.expert(tokens, positions, visible, cache.keys_values)[0]
 
