@@ -29,13 +29,21 @@ def get_config() -> ConfigDict:
     c.policy.language = ConfigDict(dict(width=2048, mlp=16_384, vocabulary=257_152))
     c.policy.expert = ConfigDict(dict(width=1024, mlp=4096))
     c.policy.num_steps = 10  # Euler steps when acting, unless the caller says otherwise
+    c.policy.lora = ConfigDict()
+    c.policy.lora.rules = ()  # dict(modules=pattern, rank=16, alpha=16.0), ...: adapters; the first that fits holds
+    c.policy.lora.openpi = False  # True as openpi trains them: both factors random, unscaled in the MLP, heads summed
 
     c.loss = ConfigDict()
     c.loss.samples_per_observation = 1  # (noise, time) draws per prefix; the prefix is most of the cost
     c.loss.openpi_padding = False  # True counts padded steps and dimensions, as openpi does
+    c.loss.flow_weight = 1.0  # of the flow beside the action tokens, where a policy learns both
 
     c.init = ConfigDict()
     c.init.weights = ""  # workdir or checkpoint to start from; what is missing keeps its fresh value
+
+    c.freeze = ConfigDict()
+    c.freeze.params = ()  # patterns of whole parameter paths that stay as they are, but for adapters beside them
+    c.freeze.dtype = "float32"  # what they are kept in; "bfloat16" halves their memory
 
     c.data = ConfigDict()
     c.data.path = ""  # folder of an RLDS data set: the one with dataset_info.json
@@ -50,6 +58,14 @@ def get_config() -> ConfigDict:
     c.data.instruction = "language_instruction"  # field of the step
     c.data.normalization = "zscore"  # or "quantile": 1% and 99% to -1 and 1 (pi0.5, pi0-FAST)
     c.data.tokenizer = "bytes"  # or the path of a SentencePiece model, PaliGemma's for the published weights
+    c.data.prompt = "pi0"  # the words around the instruction; "pi05" and "pi0_fast" also write the state into it
+    c.data.openpi_state_bins = False  # True writes states below -1 as "-1", as openpi does, instead of as 0
+    c.data.action_tokens = ConfigDict()  # actions as text, for policies that learn it
+    c.data.action_tokens.kind = "none"  # or "fast" (arXiv 2501.09747), or "bins": 256 per number (RT-2)
+    c.data.action_tokens.path = ""  # folder of a trained FAST tokenizer; empty trains one on the data set
+    c.data.action_tokens.vocabulary = 1_024  # of the FAST tokenizer trained here
+    c.data.action_tokens.scale = 10.0  # of its coefficients before they are rounded
+    c.data.action_tokens.skip = 128  # ids at the end of the vocabulary that stay free (PaliGemma's segmentation tokens)
     c.data.blind = False  # True zeroes pictures: the control that tells whether a task needs eyes
     c.data.augmentation = ConfigDict(  # openpi's strengths
         dict(crop=0.95, rotation=5.0, brightness=0.3, contrast=0.4, saturation=0.5)

@@ -5,6 +5,7 @@
 
 import dataclasses
 import difflib
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -50,16 +51,36 @@ class ExpertConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class LossConfig:
-    samples_per_observation: int
-    openpi_padding: bool
+class LoraRule:
+    """Low-rank adapters of rank `rank`, times `alpha` / `rank`, beside every matrix whose module's path fits `modules`.
+
+    `modules` is a regular expression that has to match the whole path, such as "expert/layers/attention/.*".
+    """
+
+    modules: str
+    rank: int
+    alpha: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Pi0Config:
-    """pi0 (arXiv 2410.24164)."""
+class LoraConfig:
+    """The first rule that fits a module holds. `openpi`: its scaling, start and sum over heads (`nn/lora.py`)."""
 
-    name: Literal["pi0"]
+    rules: tuple[LoraRule, ...]
+    openpi: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    samples_per_observation: int
+    openpi_padding: bool
+    flow_weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneConfig:
+    """What every policy on PaliGemma has."""
+
     dtype: Literal["float32", "bfloat16"]
     remat: bool
     unroll: int
@@ -72,8 +93,58 @@ class Pi0Config:
     vision: VisionConfig
     attention: AttentionConfig
     language: LanguageConfig
+    lora: LoraConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowConfig(BackboneConfig):
+    """A backbone with an action expert."""
+
     expert: ExpertConfig
     num_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Pi0Config(FlowConfig):
+    """pi0 (arXiv 2410.24164)."""
+
+    name: Literal["pi0"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pi05Config(FlowConfig):
+    """pi0.5 (arXiv 2504.16054), its flow alone."""
+
+    name: Literal["pi05"]
+
+
+@dataclasses.dataclass(frozen=True)
+class InsulatedConfig(FlowConfig):
+    """pi0.5 whose backbone learns from action tokens only (knowledge insulation, arXiv 2505.23705)."""
+
+    name: Literal["pi05_insulated"]
+    token_length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Pi0FastConfig(BackboneConfig):
+    """pi0-FAST (arXiv 2501.09747), or any other action tokens: a backbone alone."""
+
+    name: Literal["pi0_fast"]
+    token_length: int
+    openpi_positions: bool
+
+
+PolicyConfig = Pi0Config | Pi05Config | InsulatedConfig | Pi0FastConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionTokensConfig:
+    kind: Literal["none", "fast", "bins"]
+    path: str
+    vocabulary: int
+    scale: float
+    skip: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +170,9 @@ class DataConfig:
     instruction: str
     normalization: Literal["zscore", "quantile"]
     tokenizer: str
+    prompt: Literal["pi0", "pi05", "pi0_fast"]
+    openpi_state_bins: bool
+    action_tokens: ActionTokensConfig
     blind: bool
     augmentation: AugmentationConfig
     threads: int
@@ -156,6 +230,12 @@ class InitConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FreezeConfig:
+    params: tuple[str, ...]
+    dtype: Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
 class EnvConfig:
     name: Literal["", "metaworld", "reach_toy"]
     tasks: tuple[str, ...]
@@ -171,9 +251,10 @@ class TrainConfig:
     seed: int
     steps: int
     batch_size: int
-    policy: Pi0Config
+    policy: PolicyConfig
     loss: LossConfig
     init: InitConfig
+    freeze: FreezeConfig
     data: DataConfig
     optimizer: OptimizerConfig
     mesh: MeshConfig
@@ -188,7 +269,6 @@ class TrainConfig:
         _require(self.steps >= 1, "config.steps", self.steps, "at least 1")
         _require(self.batch_size >= 1, "config.batch_size", self.batch_size, "at least 1")
         _require(p.chunk >= 1, "config.policy.chunk", p.chunk, "at least 1")
-        _require(p.num_steps >= 1, "config.policy.num_steps", p.num_steps, "at least 1")
         _require(len(p.cameras) == len(set(p.cameras)), "config.policy.cameras", p.cameras, "names without repeats")
         v, a = p.vision, p.attention
         _require(v.width % v.heads == 0, "config.policy.vision.heads", v.heads, f"a divisor of the width, {v.width}")
@@ -198,7 +278,18 @@ class TrainConfig:
         _require(power, "config.policy.vision.patch", v.patch, "4, 8, 16, ... for the stem 'conv'")
         _require(a.heads % a.kv_heads == 0, "config.policy.attention.heads", a.heads, f"a multiple of {a.kv_heads}")
         _require(a.head_dim % 2 == 0, "config.policy.attention.head_dim", a.head_dim, "even, for rotary positions")
-        _require(p.expert.width % 2 == 0, "config.policy.expert.width", p.expert.width, "even, for sines and cosines")
+        if isinstance(p, FlowConfig):
+            _require(p.num_steps >= 1, "config.policy.num_steps", p.num_steps, "at least 1")
+            width = p.expert.width
+            _require(width % 2 == 0, "config.policy.expert.width", width, "even, for sines and cosines")
+        tokens = self.data.action_tokens.kind
+        if isinstance(p, InsulatedConfig | Pi0FastConfig):
+            _require(tokens != "none", "config.data.action_tokens.kind", tokens, f"'fast' or 'bins' for {p.name!r}")
+            _require(p.token_length >= 1, "config.policy.token_length", p.token_length, "at least 1")
+        else:
+            _require(tokens == "none", "config.data.action_tokens.kind", tokens, f"'none' for {p.name!r}")
+        for i, rule in enumerate(p.lora.rules):
+            _require(rule.rank >= 1, f"config.policy.lora.rules[{i}].rank", rule.rank, "at least 1")
         samples = self.loss.samples_per_observation
         _require(samples >= 1, "config.loss.samples_per_observation", samples, "at least 1")
         _require(0 <= o.ema < 1, "config.optimizer.ema", o.ema, "in [0, 1)")
@@ -253,10 +344,10 @@ def build(cls: type, values: Mapping[str, Any], path: str = "config") -> Any:
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) or origin is types.UnionType:
         if not isinstance(value, Mapping | ConfigDict):
             raise InputError(f"{path} = {value!r} should be a group of keys")
-        return build(hint, value, path)
+        return build(hint if origin is None else _named(arguments, value, path), value, path)
     if origin is Literal:
         if value not in arguments:
             raise InputError(f"{path} = {value!r}; allowed: {', '.join(map(repr, arguments))}")
@@ -274,6 +365,18 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise InputError(f"{path} = {value!r} should be of type {hint.__name__}")
     return value
+
+
+def _named(classes: Sequence[type], values: Mapping[str, Any], path: str) -> type:
+    """The one of several dataclasses whose `name` is that of `values`."""
+    by_name = {typing.get_args(typing.get_type_hints(cls)["name"])[0]: cls for cls in classes}
+    name = values.get("name")
+    if name not in by_name:
+        near = difflib.get_close_matches(str(name), by_name, n=1)
+        raise InputError(
+            f"{path}.name = {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(by_name)}")
+        )
+    return by_name[name]
 
 
 def differences(

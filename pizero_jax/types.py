@@ -37,6 +37,10 @@ class Batch:
     actions: Float[Array, "B C A"]  # normalised, zero-padded to the policy's width
     action_mask: Bool[Array, "B C"]  # False for steps past the end of the episode
     action_dim_mask: Bool[Array, "B A"]  # False for dimensions that the embodiment does not have
+    action_tokens: Int[Array, "B T"] | None = (
+        None  # the chunk as text that follows the prompt, for policies that read it
+    )
+    action_token_mask: Bool[Array, "B T"] | None = None  # False on padding
 
 
 class Policy(NamedTuple):
@@ -44,13 +48,17 @@ class Policy(NamedTuple):
 
     init(key) -> params
     loss(params, key, batch, *, noise=None, time=None) -> (values, weights, metrics): the trainer divides the sum of
-      values * weights by the sum of weights over the global batch.
-    act(params, key, observation, *, noise=None, num_steps=...) -> normalised actions [B, C, A]
+      values by the sum of weights over the global batch. A joint policy gives values and weights as dictionaries of
+      the same names, whose quotients add up.
+    act(params, key, observation, *, noise=None, num_steps=...) -> normalised actions [B, C, A]; policies over tokens
+      return token ids [B, T], which `data.transforms.Processor` turns into actions.
     prefix(params, observation) -> cache and velocity(params, cache, x_t, t) -> v_t: flow policies only.
+    logits(params, batch) -> [B, T, V], of each action token: policies over tokens only.
     """
 
     init: Callable[[jax.Array], Params]
-    loss: Callable[..., tuple[Array, Array, dict[str, Array]]]
-    act: Callable[..., Float[Array, "B C A"]]
+    loss: Callable[..., tuple[Any, Any, dict[str, Array]]]
+    act: Callable[..., Array]
     prefix: Callable[..., Any] | None = None
     velocity: Callable[..., Float[Array, "B C A"]] | None = None
+    logits: Callable[..., Float[Array, "B T V"]] | None = None
