@@ -75,7 +75,7 @@ def measure(config: configs.TrainConfig, steps: int) -> dict[str, float | str | 
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch_size(config.batch_size, mesh)
     policy, tx = policies.make(config.policy, config.loss), optimizer.make(config.optimizer)
-    state, placed = init_state(policy, tx, config.optimizer.ema, config.seed, mesh)
+    state, placed = init_state(policy, tx, config.optimizer.ema, config.seed, mesh, config.freeze)
     batch = to_mesh(random_batch(config.policy, config.batch_size // jax.process_count()), mesh)
     step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed)
     start = time.perf_counter()

@@ -1,10 +1,13 @@
-"""Small layers that every network uses: weights with their sharding, RMSNorm, dense layers, the time embedding."""
+"""Small layers that every network uses: weights with their sharding, linear maps, norms, the time embedding."""
 
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
+
+from pizero_jax.config import LoraConfig, LoraRule
+from pizero_jax.nn import lora as low_rank
 
 
 def fan_in(in_axis: int | Sequence[int], out_axis: int | Sequence[int], scale: float = 1.0) -> Callable:
@@ -17,15 +20,56 @@ def weight(module: nn.Module, name: str, shape: Sequence[int], axes: Sequence[st
     return module.param(name, nn.with_logical_partitioning(init, tuple(axes)), tuple(shape), jnp.float32)
 
 
-def dense(features: int, axes: tuple[str | None, str | None], dtype: str, name: str | None = None) -> nn.Dense:
-    """Linear layer with bias; `axes` are the logical axes of its kernel [in, out]."""
-    return nn.Dense(
-        features,
-        dtype=dtype,
-        kernel_init=nn.with_logical_partitioning(fan_in(0, 1), axes),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
-        name=name,
-    )
+class Linear(nn.Module):
+    """x times a weight as `equation` says, such as "...D,NDH->...NH" for queries; with a bias if asked for.
+
+    Where a rule of `lora` fits the path of the module it has an adapter (`nn/lora.py`), whose product is added to W's:
+    so no gradient of the size of W arises where W is frozen.
+    """
+
+    equation: str
+    shape: Sequence[int]
+    axes: Sequence[str | None]  # logical, of the weight
+    dtype: str
+    lora: LoraConfig = low_rank.NONE
+    bias: bool = False
+    init: Callable | None = None  # of the weight; normal by its fan-in
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        letters, out = self.equation.split(",")[1].split("->")
+        inner, outer = ([i for i, letter in enumerate(letters) if (letter in out) == there] for there in (False, True))
+        x = x.astype(self.dtype)
+        kernel = weight(self, "kernel", self.shape, self.axes, self.init or fan_in(inner, outer))
+        y = jnp.einsum(self.equation, x, kernel.astype(self.dtype))
+        rule = low_rank.rule_for("/".join(self.path), self.lora)
+        if rule is not None:
+            y = y + self._adapter(x, letters, rule)
+        if self.bias:
+            sizes, axes = [self.shape[i] for i in outer], [self.axes[i] for i in outer]
+            y = y + weight(self, "bias", sizes, axes, nn.initializers.zeros).astype(self.dtype)
+        return y
+
+    def _adapter(self, x: Array, letters: str, rule: LoraRule) -> Array:
+        by_letter = dict(zip(letters, zip(self.shape, self.axes, strict=True), strict=True)) | {"r": (rule.rank, None)}
+        products = low_rank.products(self.equation, self.lora.openpi)
+
+        def factor(name: str, its: str, init: Callable) -> Array:
+            sizes, axes = zip(*(by_letter[letter] for letter in its), strict=True)
+            return weight(self, name, sizes, axes, init).astype(self.dtype)
+
+        summed = [i for i, letter in enumerate(products.a) if letter not in products.b]
+        others = [i for i, letter in enumerate(products.a) if letter in products.b]
+        random = nn.initializers.normal(0.01)  # openpi's, for both
+        a = factor("lora_a", products.a, random if self.lora.openpi else fan_in(summed, others))
+        b = factor("lora_b", products.b, random if self.lora.openpi else nn.initializers.zeros)
+        y = jnp.einsum(products.up, jnp.einsum(products.down, x, a), b)
+        return y * low_rank.scale(self.equation, rule, self.lora.openpi)
+
+
+def dense(width: int, features: int, axes: Sequence[str | None], dtype: str, lora: LoraConfig, **more) -> Linear:
+    """Linear layer with bias, [..., width] to [..., features]; `axes` are the logical axes of its kernel."""
+    return Linear("...D,DF->...F", (width, features), axes, dtype, lora, bias=True, **more)
 
 
 def layer_norm(dtype: str, name: str | None = None) -> nn.LayerNorm:
@@ -39,15 +83,46 @@ def layer_norm(dtype: str, name: str | None = None) -> nn.LayerNorm:
     )
 
 
+def unit_rms(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """x with root mean square 1, in float32: the mean of squares loses digits in bfloat16."""
+    x = x.astype(jnp.float32)
+    return x / jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+
+
 class RMSNorm(nn.Module):
-    """Root-mean-square norm; the scale is stored as its difference from 1 (Gemma, arXiv 2403.08295)."""
+    """Root-mean-square norm; the scale is stored as its difference from 1 (Gemma, arXiv 2403.08295).
+
+    A norm returns what the sublayer reads, and the gate of the sublayer's output: here 1.
+    """
+
+    lora: LoraConfig = low_rank.NONE
 
     @nn.compact
-    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    def __call__(self, x: Float[Array, "B T D"], condition: None = None) -> tuple[Float[Array, "B T D"], int]:
         scale = weight(self, "scale", x.shape[-1:], (None,), nn.initializers.zeros)
-        y = x.astype(jnp.float32)  # the mean of squares loses digits in bfloat16
-        y = y / jnp.sqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + 1e-6)
-        return (y * (1 + scale)).astype(x.dtype)
+        return (unit_rms(x) * (1 + scale)).astype(x.dtype), 1
+
+
+class AdaptiveRMSNorm(nn.Module):
+    """RMSNorm whose scale and shift, and the gate of the sublayer behind it, are linear in a condition.
+
+    At first they are zero, so that the sublayer does nothing. The T tokens are M equal blocks with a condition each.
+
+    Source: pi0.5, arXiv 2504.16054; adaLN-Zero of DiT, arXiv 2212.09748.
+    """
+
+    lora: LoraConfig = low_rank.NONE
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], condition: Float[Array, "B M E"]
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B T D"]]:
+        T, D = x.shape[1:]
+        zeros = nn.initializers.zeros
+        sizes, axes = (condition.shape[-1], 3 * D), ("embed", None)
+        modulation = dense(*sizes, axes, x.dtype, self.lora, init=zeros, name="modulation")(condition)
+        scale, shift, gate = jnp.split(jnp.repeat(modulation, T // condition.shape[1], axis=1), 3, axis=-1)
+        return (unit_rms(x) * (1 + scale) + shift).astype(x.dtype), gate
 
 
 def sincos(

@@ -4,9 +4,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from pizero_jax.config import VisionConfig
+from pizero_jax.config import LoraConfig, VisionConfig
 from pizero_jax.nn.attention import attend
-from pizero_jax.nn.layers import dense, fan_in, layer_norm, weight
+from pizero_jax.nn.layers import Linear, dense, fan_in, layer_norm, weight
+from pizero_jax.nn.lora import NONE
 
 
 class SelfAttention(nn.Module):
@@ -14,21 +15,20 @@ class SelfAttention(nn.Module):
 
     heads: int
     dtype: str
+    lora: LoraConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        width = x.shape[-1]
-        head_dim = width // self.heads
+        D = x.shape[-1]
+        N, H = self.heads, D // self.heads
 
         def project(name):
-            kernel = weight(self, name, (width, self.heads, head_dim), ("embed", "heads", None), fan_in(-3, (-2, -1)))
-            bias = weight(self, f"{name}_bias", (self.heads, head_dim), ("heads", None), nn.initializers.zeros)
-            return jnp.einsum("BTD,DNH->BTNH", x, kernel.astype(self.dtype)) + bias.astype(self.dtype)
+            axes = ("embed", "heads", None)
+            return Linear("...D,DNH->...NH", (D, N, H), axes, self.dtype, self.lora, bias=True, name=name)(x)
 
         y = attend(project("q"), project("k"), project("v"))
-        kernel = weight(self, "out", (self.heads, head_dim, width), ("heads", None, "embed"), fan_in((-3, -2), -1))
-        bias = weight(self, "out_bias", (width,), (None,), nn.initializers.zeros)
-        return jnp.einsum("BTNH,NHD->BTD", y, kernel.astype(self.dtype)) + bias.astype(self.dtype)
+        axes = ("heads", None, "embed")
+        return Linear("...NH,NHD->...D", (N, H, D), axes, self.dtype, self.lora, bias=True, name="out")(y)
 
 
 class EncoderBlock(nn.Module):
@@ -36,12 +36,16 @@ class EncoderBlock(nn.Module):
 
     config: VisionConfig
     dtype: str
+    lora: LoraConfig
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], _=None):
-        x = x + SelfAttention(self.config.heads, self.dtype, name="attention")(layer_norm(self.dtype, "norm")(x))
-        y = dense(self.config.mlp, ("embed", "mlp"), self.dtype, "up")(layer_norm(self.dtype, "mlp_norm")(x))
-        return x + dense(self.config.width, ("mlp", "embed"), self.dtype, "down")(nn.gelu(y)), None
+        D, F = self.config.width, self.config.mlp
+        attention = SelfAttention(self.config.heads, self.dtype, self.lora, name="attention")
+        x = x + attention(layer_norm(self.dtype, "norm")(x))
+        y = layer_norm(self.dtype, "mlp_norm")(x)
+        y = nn.gelu(dense(D, F, ("embed", "mlp"), self.dtype, self.lora, name="up")(y))
+        return x + dense(F, D, ("mlp", "embed"), self.dtype, self.lora, name="down")(y), None
 
 
 class PatchStem(nn.Module):
@@ -97,6 +101,7 @@ class Siglip(nn.Module):
     config: VisionConfig
     width: int  # of the tokens returned
     dtype: str
+    lora: LoraConfig = NONE
     remat: bool = False
     unroll: int = 1
 
@@ -116,6 +121,6 @@ class Siglip(nn.Module):
             unroll=self.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, _ = blocks(c, self.dtype, name="layers")(x.astype(self.dtype), None)
+        x, _ = blocks(c, self.dtype, self.lora, name="layers")(x.astype(self.dtype), None)
         x = layer_norm(self.dtype, "final_norm")(x)
-        return dense(self.width, ("embed", None), self.dtype, "head")(x)
+        return dense(c.width, self.width, ("embed", None), self.dtype, self.lora, name="head")(x)

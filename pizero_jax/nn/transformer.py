@@ -11,9 +11,10 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from pizero_jax.config import AttentionConfig
+from pizero_jax.config import AttentionConfig, LoraConfig
 from pizero_jax.nn.attention import attend, rotate
-from pizero_jax.nn.layers import RMSNorm, fan_in, weight
+from pizero_jax.nn.layers import Linear, RMSNorm
+from pizero_jax.nn.lora import NONE
 
 
 @struct.dataclass
@@ -33,25 +34,21 @@ class Attention(nn.Module):
     config: AttentionConfig
     width: int
     dtype: str
+    lora: LoraConfig
 
     def setup(self):
-        c, init = self.config, fan_in(-2, (-3, -1))
-        self.q = weight(self, "q", (c.heads, self.width, c.head_dim), ("heads", "embed", None), init)
-        self.k = weight(self, "k", (c.kv_heads, self.width, c.head_dim), ("kv_heads", "embed", None), init)
-        self.v = weight(self, "v", (c.kv_heads, self.width, c.head_dim), ("kv_heads", "embed", None), init)
-        self.out = weight(
-            self, "out", (c.heads, c.head_dim, self.width), ("heads", None, "embed"), fan_in((-3, -2), -1)
-        )
+        c, D = self.config, self.width
+        kept = self.dtype, self.lora
+        self.q = Linear("...D,NDH->...NH", (c.heads, D, c.head_dim), ("heads", "embed", None), *kept)
+        self.k = Linear("...D,KDH->...KH", (c.kv_heads, D, c.head_dim), ("kv_heads", "embed", None), *kept)
+        self.v = Linear("...D,KDH->...KH", (c.kv_heads, D, c.head_dim), ("kv_heads", "embed", None), *kept)
+        self.out = Linear("...NH,NHD->...D", (c.heads, c.head_dim, D), ("heads", None, "embed"), *kept)
 
     def keys_values(self, x: Float[Array, "B T D"], positions: Int[Array, "B T"]) -> KeysValues:
-        k = jnp.einsum("BTD,KDH->BTKH", x, self.k.astype(self.dtype))
-        v = jnp.einsum("BTD,KDH->BTKH", x, self.v.astype(self.dtype))
-        return KeysValues(rotate(k, positions), v)
+        return KeysValues(rotate(self.k(x), positions), self.v(x))
 
     def __call__(self, x, positions, visible, keys_values: KeysValues) -> Float[Array, "B T D"]:
-        q = rotate(jnp.einsum("BTD,NDH->BTNH", x, self.q.astype(self.dtype)), positions)
-        y = attend(q, keys_values.keys, keys_values.values, visible)
-        return jnp.einsum("BTNH,NHD->BTD", y, self.out.astype(self.dtype))
+        return self.out(attend(rotate(self.q(x), positions), keys_values.keys, keys_values.values, visible))
 
 
 class FeedForward(nn.Module):
@@ -60,17 +57,19 @@ class FeedForward(nn.Module):
     width: int
     mlp: int
     dtype: str
+    lora: LoraConfig
 
     def setup(self):
-        self.gate = weight(self, "gate", (self.width, self.mlp), ("embed", "mlp"), fan_in(-2, -1))
-        self.up = weight(self, "up", (self.width, self.mlp), ("embed", "mlp"), fan_in(-2, -1))
-        self.down = weight(self, "down", (self.mlp, self.width), ("mlp", "embed"), fan_in(-2, -1))
+        D, F = self.width, self.mlp
+        kept = self.dtype, self.lora
+        self.gate = Linear("...D,DF->...F", (D, F), ("embed", "mlp"), *kept)
+        self.up = Linear("...D,DF->...F", (D, F), ("embed", "mlp"), *kept)
+        self.down = Linear("...F,FD->...D", (F, D), ("mlp", "embed"), *kept)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        gate, up, down = (w.astype(self.dtype) for w in (self.gate, self.up, self.down))
         # Without the barrier XLA's CPU compiler recomputes the GELU's gradient inside a slow transposed copy.
-        gate, up = jax.lax.optimization_barrier((x @ gate, x @ up))
-        return (nn.gelu(gate) * up) @ down
+        gate, up = jax.lax.optimization_barrier((self.gate(x), self.up(x)))
+        return self.down(nn.gelu(gate) * up)
 
 
 class Block(nn.Module):
@@ -80,21 +79,24 @@ class Block(nn.Module):
     width: int
     mlp: int
     dtype: str
+    lora: LoraConfig
+    norm: type[nn.Module]
 
     def setup(self):
-        self.attention_norm = RMSNorm()
-        self.attention = Attention(self.config, self.width, self.dtype)
-        self.mlp_norm = RMSNorm()
-        self.feed_forward = FeedForward(self.width, self.mlp, self.dtype)
+        self.attention_norm = self.norm(self.lora)
+        self.attention = Attention(self.config, self.width, self.dtype, self.lora)
+        self.mlp_norm = self.norm(self.lora)
+        self.feed_forward = FeedForward(self.width, self.mlp, self.dtype, self.lora)
 
-    def __call__(self, x, seen: KeysValues | None, has_reader, positions, visible):
-        y = self.attention_norm(x)
+    def __call__(self, x, seen: KeysValues | None, has_reader, positions, visible, condition):
+        y, gate = self.attention_norm(x, condition)
         own = self.attention.keys_values(y, positions)
         everything = own if seen is None else seen.followed_by(own)
 
         def output(block: "Block", x, y):
-            x = x + block.attention(y, positions, visible, everything)
-            return x + block.feed_forward(block.mlp_norm(x))
+            x = x + gate * block.attention(y, positions, visible, everything)
+            y, mlp_gate = block.mlp_norm(x, condition)
+            return x + mlp_gate * block.feed_forward(y)
 
         if has_reader is True or self.is_initializing():
             return output(self, x, y), own
@@ -108,8 +110,10 @@ class Transformer(nn.Module):
     width: int
     mlp: int
     dtype: str
+    lora: LoraConfig = NONE
     remat: bool = False
     unroll: int = 1
+    norm: type[nn.Module] = RMSNorm
 
     @nn.compact
     def __call__(
@@ -119,6 +123,7 @@ class Transformer(nn.Module):
         visible: Bool[Array, "#B #T S"],
         seen: KeysValues | None = None,
         *,
+        condition: Float[Array, "B M E"] | None = None,
         only_keys_values: bool = False,
     ) -> tuple[Float[Array, "B T D"] | None, KeysValues]:
         """Output [B, T, D] and this expert's keys and values [L, B, T, K, H].
@@ -128,6 +133,7 @@ class Transformer(nn.Module):
           positions: of the tokens, counted over the whole sequence.
           visible: which keys each token may use; S counts those in `seen`, then the T of this call.
           seen: what an earlier expert showed, [L, B, S - T, K, H].
+          condition: of each of M equal blocks of tokens, where `norm` reads one.
           only_keys_values: nothing reads the output: the last layer stops after its keys and values (4.5% of the
             FLOPs of pi0's training step), and the output is None.
         """
@@ -137,12 +143,12 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, 0 if only_keys_values else nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, 0 if only_keys_values else nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
             length=depth,
             unroll=self.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(self.config, self.width, self.mlp, self.dtype, name="layers")
+        )(self.config, self.width, self.mlp, self.dtype, self.lora, self.norm, name="layers")
         has_reader = jnp.arange(depth) < depth - 1 if only_keys_values else True
-        x, own = layers(x.astype(self.dtype), seen, has_reader, positions, visible)
-        y = RMSNorm(name="final_norm")(x)  # outside the branch, so that its scale exists either way
+        x, own = layers(x.astype(self.dtype), seen, has_reader, positions, visible, condition)
+        y, _ = self.norm(self.lora, name="final_norm")(x, condition)  # outside the branch: its weights exist either way
         return (None if only_keys_values else y), own

@@ -1,12 +1,17 @@
 """One file per published policy, one table from name to code."""
 
-from pizero_jax.config import LossConfig, Pi0Config
-from pizero_jax.policies import pi0
+from pizero_jax.config import LossConfig, PolicyConfig
+from pizero_jax.policies import pi0, pi0_fast, pi05, pi05_insulated
 from pizero_jax.types import Policy
 
-POLICIES = {"pi0": pi0.make}
+POLICIES = {
+    "pi0": pi0.make,
+    "pi05": pi05.make,
+    "pi05_insulated": pi05_insulated.make,
+    "pi0_fast": pi0_fast.make,
+}
 
 
-def make(config: Pi0Config, loss: LossConfig) -> Policy:
+def make(config: PolicyConfig, loss: LossConfig) -> Policy:
     """The policy that `config.name` asks for, as pure functions."""
     return POLICIES[config.name](config, loss)

@@ -1,10 +1,12 @@
 """Checkpoints: state, averaged weights, data position, config and normalisation statistics in one place (Orbax)."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from pizero_jax.train import freeze
 from pizero_jax.train.step import TrainState
 from pizero_jax.types import InputError, Params
 
@@ -12,7 +14,7 @@ FOLDER = "checkpoints"
 
 
 class Checkpoints:
-    """The checkpoints of a run, `<workdir>/checkpoints/<step>/{params,ema,optimizer}`.
+    """The checkpoints of a run, `<workdir>/checkpoints/<step>/{params,ema,optimizer,frozen}`.
 
     Each carries `metadata`: config, statistics, versions; nothing else is needed to act or to go on training. The data
     position is the step itself.
@@ -36,10 +38,11 @@ class Checkpoints:
     def save(self, state: TrainState, metadata: dict[str, Any]) -> None:
         """Starts writing; returns once the state is copied and may be donated."""
         self._orbax.wait()
-        items = {"params": state.params, "optimizer": state.opt_state}
-        if state.ema is not None:
-            items["ema"] = state.ema
-        self._orbax.save_checkpointables_async(int(state.step), items, force=True, custom_metadata=metadata)
+        self._orbax.save_checkpointables_async(int(state.step), _items(state), force=True, custom_metadata=metadata)
+
+    def save_params(self, params: Params, metadata: dict[str, Any]) -> None:
+        """Writes parameters alone, as step 0 of a run that others start from; returns when they are on disk."""
+        self._orbax.save_checkpointables(0, {"params": params}, custom_metadata=metadata)
 
     def close(self) -> None:
         """Waits for what is being written."""
@@ -47,35 +50,43 @@ class Checkpoints:
 
     def restore(self, state: TrainState, step: int) -> TrainState:
         """The state saved at `step`, laid out as `state` is."""
-        items = {"params": _abstract(state.params), "optimizer": _abstract(state.opt_state)}
-        if state.ema is not None:
-            items["ema"] = _abstract(state.ema)
-        loaded = self._orbax.load_checkpointables(step, items)
-        return TrainState(state.step + step, loaded["params"], loaded.get("ema"), loaded["optimizer"])
+        loaded = self._orbax.load_checkpointables(step, jax.tree.map(_abstract_leaf, _items(state)))
+        return TrainState(
+            state.step + step, loaded["params"], loaded.get("ema"), loaded["optimizer"], loaded.get("frozen", {})
+        )
 
     def acting_params(self, step: int, like: Params) -> Params:
         """The averaged parameters if the run keeps them, else the raw ones; in the shapes, types and places of `like`.
 
         Where a leaf of `like` has no sharding it goes to the first device.
         """
-        return self._orbax.load_checkpointables(step, {self._acting_name(step): _abstract(like)})[
-            self._acting_name(step)
-        ]
+        items = {}
+        for name, saved in self._acting_items(step).items():
+            items[name], like = freeze.apart(like, like=saved)
+        loaded = self._orbax.load_checkpointables(step, jax.tree.map(_abstract_leaf, items))
+        return functools.reduce(freeze.join, loaded.values())
 
     def acting_shapes(self, step: int) -> Params:
         """Shapes and types of `acting_params`, without reading them."""
-        return self._orbax.checkpointables_metadata(step).metadata[self._acting_name(step)]
+        return functools.reduce(freeze.join, self._acting_items(step).values())
 
-    def _acting_name(self, step: int) -> str:
-        return "ema" if "ema" in self._orbax.checkpointables_metadata(step).metadata else "params"
+    def _acting_items(self, step: int) -> dict[str, Params]:
+        saved = self._orbax.checkpointables_metadata(step).metadata
+        names = ("ema" if "ema" in saved else "params", "frozen")
+        return {name: saved[name] for name in names if name in saved}
 
     def metadata(self, step: int) -> dict[str, Any]:
         return self._orbax.checkpointables_metadata(step).custom_metadata
 
 
-def _abstract(tree: Params) -> Params:
+def _items(state: TrainState) -> dict[str, Params]:
+    items = {"params": state.params, "optimizer": state.opt_state, "ema": state.ema, "frozen": state.frozen}
+    return {name: tree for name, tree in items.items() if tree is not None and tree != {}}
+
+
+def _abstract_leaf(x: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or first), tree)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or first)
 
 
 def open_run(workdir: str | Path, step: int | None, flag: str) -> Checkpoints:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pizero_jax.config import TrainConfig
-from pizero_jax.train import optimizer
+from pizero_jax.train import freeze, optimizer
 from pizero_jax.train.checkpoint import Checkpoints
 from pizero_jax.train.metrics import MetricsLog, progress
 from pizero_jax.train.step import TrainState, compile_step, init_state, to_mesh
@@ -42,7 +42,7 @@ def fit(
     tx = optimizer.make(config.optimizer)
     rate = optimizer.learning_rate(config.optimizer)
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
-    state, placed = init_state(policy, tx, config.optimizer.ema, config.seed, mesh)
+    state, placed = init_state(policy, tx, config.optimizer.ema, config.seed, mesh, config.freeze)
     start = max(checkpoints.steps, default=0)
     state = checkpoints.restore(state, start) if start else start_from(state, given)
     step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed)
@@ -84,9 +84,9 @@ def start_from(state: TrainState, given: Callable[[Params], Params] | None) -> T
     """The state with its parameters, and their average, replaced by `given` ones."""
     if given is None:
         return state
-    params = given(state.params)
+    params, frozen = freeze.apart(given(freeze.join(state.params, state.frozen)), like=state.params)
     average = None if state.ema is None else jax.tree.map(lambda x: x.copy(), params)
-    return state.replace(params=params, ema=average)
+    return state.replace(params=params, ema=average, frozen=frozen)
 
 
 def advance(

@@ -23,7 +23,7 @@ def decayed(params: Params) -> Params:
 
     def is_matrix(path, _) -> bool:
         name = next(str(entry.key) for entry in reversed(path) if isinstance(entry, jax.tree_util.DictKey))
-        return not (name in ("scale", "positions") or name.endswith("bias"))
+        return name not in ("scale", "positions", "bias")
 
     return jax.tree_util.tree_map_with_path(is_matrix, params)
 

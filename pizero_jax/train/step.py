@@ -12,6 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from pizero_jax import mesh as meshes
+from pizero_jax.config import FreezeConfig
+from pizero_jax.train import freeze
 from pizero_jax.types import Batch, Params, Policy
 
 
@@ -20,23 +22,31 @@ class TrainState:
     """All that changes while training; `step` counts finished updates and is also the data position."""
 
     step: Int[Array, ""]
-    params: Params
-    ema: Params | None  # averaged parameters, which act; None if the config keeps none
+    params: Params  # those that learn
+    ema: Params | None  # their average, which acts; None if the config keeps none
     opt_state: optax.OptState
+    frozen: Params  # those that do not learn; may be empty
 
     @property
     def acting_params(self) -> Params:
-        return self.params if self.ema is None else self.ema
+        return freeze.join(self.params if self.ema is None else self.ema, self.frozen)
 
 
-def init_state(policy: Policy, tx: optax.GradientTransformation, ema: float, seed: int, mesh: Mesh):
+def init_state(
+    policy: Policy,
+    tx: optax.GradientTransformation,
+    ema: float,
+    seed: int,
+    mesh: Mesh,
+    frozen: FreezeConfig = freeze.NOTHING,
+):
     """The fresh state, each leaf created where it will live, and the tree of those shardings."""
 
     def fresh() -> TrainState:
-        params = policy.init(jax.random.key(seed))
+        params, still = freeze.split(policy.init(jax.random.key(seed)), frozen)
         # A copy of its own: params and EMA are both donated to the step.
         average = jax.tree.map(jnp.copy, params) if ema else None
-        return TrainState(jnp.zeros((), jnp.int32), params, average, tx.init(params))
+        return TrainState(jnp.zeros((), jnp.int32), params, average, tx.init(params), freeze.cast(still, frozen))
 
     # The boxes that carry logical axes pass through the optimiser, whose moments are then sharded like their weights.
     placed = meshes.shardings(jax.eval_shape(fresh), mesh)
@@ -46,19 +56,32 @@ def init_state(policy: Policy, tx: optax.GradientTransformation, ema: float, see
 def train_step(
     policy: Policy, tx: optax.GradientTransformation, ema: float, seed: int, state: TrainState, batch: Batch
 ):
-    """One update: the loss is a sum of values over a sum of weights, both over the global batch."""
+    """One update: each loss is a sum of values over a sum of weights, both over the global batch; several add up."""
     key = jax.random.fold_in(jax.random.key(seed), state.step)
 
     def objective(params: Params):
-        values, weights, _ = policy.loss(params, key, batch)
-        return values.sum() / jnp.maximum(weights.sum(), 1)
+        values, weights, _ = policy.loss(freeze.join(params, state.frozen), key, batch)
+        losses = means(values, weights)
+        return sum(losses.values()), losses
 
-    loss, gradients = jax.value_and_grad(objective)(state.params)
+    (loss, losses), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = None if state.ema is None else optax.incremental_update(params, state.ema, 1 - ema)
     metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), "param_norm": optax.tree.norm(params)}
-    return TrainState(state.step + 1, params, average, opt_state), metrics
+    metrics |= {f"loss_{name}": value for name, value in losses.items() if name}
+    return TrainState(state.step + 1, params, average, opt_state, state.frozen), metrics
+
+
+def means(values: Array | dict[str, Array], weights: Array | dict[str, Array]) -> dict[str, Array]:
+    """Each loss over its weights, by name."""
+    weights = by_name(weights)
+    return {name: x.sum() / jnp.maximum(weights[name].sum(), 1) for name, x in by_name(values).items()}
+
+
+def by_name(x: Array | dict[str, Array]) -> dict[str, Array]:
+    """What a joint policy names; the one loss of another has the name ""."""
+    return x if isinstance(x, dict) else {"": x}
 
 
 def compile_step(policy: Policy, tx, ema: float, seed: int, mesh: Mesh, placed: TrainState) -> Callable:

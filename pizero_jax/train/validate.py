@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from pizero_jax.train.step import by_name
 from pizero_jax.types import Batch, Params, Policy
 
 
@@ -14,12 +15,12 @@ def compile_validation(policy: Policy, time_bins: int) -> Callable[[Params, jax.
     def sums(params: Params, key: jax.Array, batch: Batch) -> dict:
         loss_key, act_key = jax.random.split(key)
         values, weights, metrics = policy.loss(params, loss_key, batch)
-        actions = policy.act(params, act_key, batch.observation)
-        real = batch.action_mask[:, :, None] & batch.action_dim_mask[:, None]
-        result = {
-            "loss": (values.sum(), weights.sum()),
-            "action_error": (jnp.sum(jnp.abs(actions - batch.actions) * real), real.sum()),
-        }
+        named, named_weights = by_name(values), by_name(weights)
+        result = {f"loss_{name}" if name else "loss": (x.sum(), named_weights[name].sum()) for name, x in named.items()}
+        if policy.velocity is not None:
+            actions = policy.act(params, act_key, batch.observation)
+            real = batch.action_mask[:, :, None] & batch.action_dim_mask[:, None]
+            result["action_error"] = jnp.sum(jnp.abs(actions - batch.actions) * real), real.sum()
         if "time" in metrics:
             rows = jnp.any(batch.action_mask, axis=1, keepdims=True)  # repeats that fill a batch do not count
             at = (metrics["time"] * time_bins).astype(int).clip(0, time_bins - 1)
@@ -32,7 +33,7 @@ def compile_validation(policy: Policy, time_bins: int) -> Callable[[Params, jax.
 
 
 def validate(sums: Callable, params: Params, batches: Sequence[Batch], seed: int) -> dict[str, float]:
-    """Mean loss, mean absolute error of sampled actions (normalised units), and the loss by bins of flow time."""
+    """Mean losses, and for flows mean absolute error of sampled actions (normalised) and the loss by flow time."""
     key = jax.random.key(seed)
     totals = None
     for i, batch in enumerate(batches):

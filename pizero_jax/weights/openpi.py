@@ -1,88 +1,291 @@
-"""openpi's parameters: its names and layouts, mapped leaf by leaf to ours."""
+"""openpi's checkpoints: its names and layouts, leaf by leaf, in and out.
 
+openpi stacks keys with values, and gate with up, on the axis behind the layers; its second expert ends in `_1`. Its
+folders are `<step>/{params,train_state,assets/<asset>/norm_stats.json}` (Orbax), each key path ending in `value` where
+openpi itself saved, and not in some released ones.
+"""
+
+import dataclasses
+import math
+import re
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-from flax.traverse_util import unflatten_dict
+from absl import logging
+from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
 
-from pizero_jax.types import InputError, Params
+from pizero_jax import policies
+from pizero_jax.config import (
+    AttentionConfig,
+    ExpertConfig,
+    LanguageConfig,
+    LoraConfig,
+    LoraRule,
+    LossConfig,
+    Pi0Config,
+    Pi0FastConfig,
+    Pi05Config,
+    PolicyConfig,
+    VisionConfig,
+)
+from pizero_jax.types import InputError, Params, Policy
+from pizero_jax.weights import source as sources
+from pizero_jax.weights.source import Leaf, Source
+
+LOSS = LossConfig(samples_per_observation=1, openpi_padding=True, flow_weight=1.0)
+
+_VISION = "PaliGemma/img/Transformer/encoderblock"
+_LAYERS = "PaliGemma/llm/layers"
+
+# Our path, a pattern -> openpi's. {s} is "" for the backbone and "_1" for the expert.
+_BY_NAME = {
+    r"backbone/embedding": "PaliGemma/llm/embedder/input_embedding",
+    r"backbone/vision/stem/(\w+)": r"PaliGemma/img/embedding/\1",
+    r"backbone/vision/positions": "PaliGemma/img/pos_embedding",
+    r"backbone/vision/layers/attention/q/(\w+)": rf"{_VISION}/MultiHeadDotProductAttention_0/query/\1",
+    r"backbone/vision/layers/attention/k/(\w+)": rf"{_VISION}/MultiHeadDotProductAttention_0/key/\1",
+    r"backbone/vision/layers/attention/v/(\w+)": rf"{_VISION}/MultiHeadDotProductAttention_0/value/\1",
+    r"backbone/vision/layers/attention/out/(\w+)": rf"{_VISION}/MultiHeadDotProductAttention_0/out/\1",
+    r"backbone/vision/layers/norm/(\w+)": rf"{_VISION}/LayerNorm_0/\1",
+    r"backbone/vision/layers/mlp_norm/(\w+)": rf"{_VISION}/LayerNorm_1/\1",
+    r"backbone/vision/layers/up/(\w+)": rf"{_VISION}/MlpBlock_0/Dense_0/\1",
+    r"backbone/vision/layers/down/(\w+)": rf"{_VISION}/MlpBlock_0/Dense_1/\1",
+    r"backbone/vision/final_norm/(\w+)": r"PaliGemma/img/Transformer/encoder_norm/\1",
+    r"backbone/vision/head/(\w+)": r"PaliGemma/img/head/\1",
+    r"{e}/layers/attention/q/kernel": f"{_LAYERS}/attn/q_einsum{{s}}/w",
+    r"{e}/layers/attention/[kv]/kernel": f"{_LAYERS}/attn/kv_einsum{{s}}/w",
+    r"{e}/layers/attention/out/kernel": f"{_LAYERS}/attn/attn_vec_einsum{{s}}/w",
+    r"{e}/layers/attention/q/(lora_\w)": rf"{_LAYERS}/attn/q_einsum{{s}}/\1",
+    r"{e}/layers/attention/[kv]/(lora_\w)": rf"{_LAYERS}/attn/kv_einsum{{s}}/\1",
+    r"{e}/layers/attention/out/(lora_\w)": rf"{_LAYERS}/attn/attn_vec_einsum{{s}}/\1",
+    r"{e}/layers/feed_forward/(?:gate|up)/kernel": f"{_LAYERS}/mlp{{s}}/gating_einsum",
+    r"{e}/layers/feed_forward/down/kernel": f"{_LAYERS}/mlp{{s}}/linear",
+    r"{e}/layers/feed_forward/(?:gate|up)/(lora_\w)": rf"{_LAYERS}/mlp{{s}}/gating_einsum_\1",
+    r"{e}/layers/feed_forward/down/(lora_\w)": rf"{_LAYERS}/mlp{{s}}/linear_\1",
+    r"{e}/layers/attention_norm/scale": f"{_LAYERS}/pre_attention_norm{{s}}/scale",
+    r"{e}/layers/mlp_norm/scale": f"{_LAYERS}/pre_ffw_norm{{s}}/scale",
+    r"{e}/layers/attention_norm/modulation/(\w+)": rf"{_LAYERS}/pre_attention_norm{{s}}/Dense_0/\1",
+    r"{e}/layers/mlp_norm/modulation/(\w+)": rf"{_LAYERS}/pre_ffw_norm{{s}}/Dense_0/\1",
+    r"{e}/final_norm/scale": "PaliGemma/llm/final_norm{s}/scale",
+    r"{e}/final_norm/modulation/(\w+)": r"PaliGemma/llm/final_norm{s}/Dense_0/\1",
+    r"state_in/(\w+)": r"state_proj/\1",
+    r"action_in/(\w+)": r"action_in_proj/\1",
+    r"action_out/(\w+)": r"action_out_proj/\1",
+    r"action_time_in/(\w+)": r"action_time_mlp_in/\1",
+    r"action_time_out/(\w+)": r"action_time_mlp_out/\1",
+    r"time_in/(\w+)": r"time_mlp_in/\1",
+    r"time_out/(\w+)": r"time_mlp_out/\1",
+}
+_NAMES = {
+    pattern.replace("{e}", expert): theirs.replace("{s}", suffix)
+    for pattern, theirs in _BY_NAME.items()
+    for expert, suffix in (("backbone/language", ""), ("expert", "_1"))
+}
+_STACKED = {"k": 0, "v": 1, "gate": 0, "up": 1}  # module -> its place on axis 1, behind the layers
 
 
-def as_is(x: np.ndarray) -> np.ndarray:
-    return x
+class Weights(NamedTuple):
+    """What a source holds: the policy's config, the loss it was trained with, and its parameters."""
+
+    config: PolicyConfig
+    loss: LossConfig
+    params: Params
 
 
-def part(i: int):
-    """Openpi stacks keys with values, and gate with up, on the axis behind the layers."""
-    return lambda x: x[:, i]
+def their_name(path: str) -> str:
+    """openpi's path of our leaf; KeyError if it has none."""
+    for pattern, theirs in _NAMES.items():
+        if match := re.fullmatch(pattern, path):
+            return match.expand(theirs)
+    raise KeyError(path)
 
 
-def expert_names(ours: str, suffix: str) -> dict[str, tuple[str, object]]:
-    """One Gemma expert; openpi marks the second one by `_1`."""
-    layers = "PaliGemma/llm/layers"
-    return {
-        f"{ours}/layers/attention/q": (f"{layers}/attn/q_einsum{suffix}/w", as_is),
-        f"{ours}/layers/attention/k": (f"{layers}/attn/kv_einsum{suffix}/w", part(0)),
-        f"{ours}/layers/attention/v": (f"{layers}/attn/kv_einsum{suffix}/w", part(1)),
-        f"{ours}/layers/attention/out": (f"{layers}/attn/attn_vec_einsum{suffix}/w", as_is),
-        f"{ours}/layers/feed_forward/gate": (f"{layers}/mlp{suffix}/gating_einsum", part(0)),
-        f"{ours}/layers/feed_forward/up": (f"{layers}/mlp{suffix}/gating_einsum", part(1)),
-        f"{ours}/layers/feed_forward/down": (f"{layers}/mlp{suffix}/linear", as_is),
-        f"{ours}/layers/attention_norm/scale": (f"{layers}/pre_attention_norm{suffix}/scale", as_is),
-        f"{ours}/layers/mlp_norm/scale": (f"{layers}/pre_ffw_norm{suffix}/scale", as_is),
-        f"{ours}/final_norm/scale": (f"PaliGemma/llm/final_norm{suffix}/scale", as_is),
-    }
+def leaf(path: str) -> Leaf:
+    """How our leaf is cut from openpi's."""
+    module = path.split("/")[-2]
+    if path == "backbone/vision/positions":
+        return Leaf((their_name(path),), lambda x: x[0])
+    if module in _STACKED and not path.startswith("backbone/vision"):
+        return Leaf((their_name(path),), lambda x: x[:, _STACKED[module]])
+    return Leaf((their_name(path),), lambda x: x)
 
 
-def vision_names() -> dict[str, tuple[str, object]]:
-    encoder, block = "PaliGemma/img/Transformer", "PaliGemma/img/Transformer/encoderblock"
-    names = {
-        "vision/stem/kernel": ("PaliGemma/img/embedding/kernel", as_is),
-        "vision/stem/bias": ("PaliGemma/img/embedding/bias", as_is),
-        "vision/positions": ("PaliGemma/img/pos_embedding", lambda x: x[0]),
-    }
-    for ours, theirs in (("q", "query"), ("k", "key"), ("v", "value"), ("out", "out")):
-        projection = f"{block}/MultiHeadDotProductAttention_0/{theirs}"
-        names[f"vision/layers/attention/{ours}"] = (f"{projection}/kernel", as_is)
-        names[f"vision/layers/attention/{ours}_bias"] = (f"{projection}/bias", as_is)
-    for ours, theirs, leaves in (
-        ("layers/norm", f"{block}/LayerNorm_0", ("scale", "bias")),
-        ("layers/mlp_norm", f"{block}/LayerNorm_1", ("scale", "bias")),
-        ("layers/up", f"{block}/MlpBlock_0/Dense_0", ("kernel", "bias")),
-        ("layers/down", f"{block}/MlpBlock_0/Dense_1", ("kernel", "bias")),
-        ("final_norm", f"{encoder}/encoder_norm", ("scale", "bias")),
-        ("head", "PaliGemma/img/head", ("kernel", "bias")),
-    ):
-        for leaf in leaves:
-            names[f"vision/{ours}/{leaf}"] = (f"{theirs}/{leaf}", as_is)
-    return names
+def to_openpi(params: Params) -> dict[str, jax.Array]:
+    """Our parameters, or their gradients or moments, under openpi's names and in its layouts."""
+    theirs, stacks = {}, {}
+    for path, x in sources.flat(params).items():
+        name, module = their_name(path), path.split("/")[-2]
+        if path == "backbone/vision/positions":
+            theirs[name] = x[None]
+        elif module in _STACKED and not path.startswith("backbone/vision"):
+            stacks.setdefault(name, {})[_STACKED[module]] = x
+        else:
+            theirs[name] = x
+    stack = np.stack if all(isinstance(x, np.ndarray) for x in jax.tree.leaves(stacks)) else jax.numpy.stack
+    return theirs | {name: stack([parts[0], parts[1]], axis=1) for name, parts in stacks.items()}
 
 
-def pi0_names() -> dict[str, tuple[str, object]]:
-    """Our path -> (openpi's path, the part of its array that we keep)."""
-    names = {"embedding": ("PaliGemma/llm/embedder/input_embedding", as_is)}
-    names |= vision_names() | expert_names("language", "") | expert_names("expert", "_1")
-    for ours, theirs in (
-        ("state_in", "state_proj"),
-        ("action_in", "action_in_proj"),
-        ("action_time_in", "action_time_mlp_in"),
-        ("action_time_out", "action_time_mlp_out"),
-        ("action_out", "action_out_proj"),
-    ):
-        for leaf in ("kernel", "bias"):
-            names[f"{ours}/{leaf}"] = (f"{theirs}/{leaf}", as_is)
-    return names
+def load(source: str | Mapping[str, np.ndarray], **options: Any) -> tuple[Policy, Params]:
+    """Policy and parameters of openpi's weights; see `read`."""
+    weights = read(source, **options)
+    return policies.make(weights.config, weights.loss), weights.params
 
 
-def pi0_params(arrays: Mapping[str, np.ndarray]) -> Params:
-    """Our pi0 parameters from openpi's arrays by flattened path.
+def read(
+    source: str | epath.PathLike | Mapping[str, np.ndarray],
+    *,
+    raw: bool = False,
+    alpha: float | None = None,
+    mesh: Mesh | None = None,
+    param_dtype: str | None = None,
+    **changes: Any,
+) -> Weights:
+    """openpi's weights, their config inferred from the shapes of the arrays.
+
+    openpi's behaviours that the weights were trained with are switched on and logged: its average over padding, its
+    LoRA, its positions in pi0-FAST.
+
+    Args:
+      source: a checkpoint's folder (a step, or its `params`), or a mapping of flattened path to array; keys may begin
+        with "param/" or "params/" (then others are left alone) and end in "/value".
+      raw: take the raw parameters out of `train_state`, not those that act (averaged, where openpi averages).
+      alpha: of the adapters, which the arrays do not tell; their rank by default, as in openpi's published forms.
+      mesh: the parameters arrive laid out over it as in training.
+      param_dtype: of the parameters; that of the arrays by default.
+      **changes: fields of the policy's config that the arrays do not tell: `cameras`, `chunk`, `dtype`, ...
 
     Raises:
-      InputError: naming the paths that are missing and those that nothing uses.
+      InputError: a report of what is missing, unused or of another shape; or the folder cannot be read.
     """
-    names = pi0_names()
-    theirs = {path for path, _ in names.values()}
-    missing, unused = sorted(theirs - set(arrays)), sorted(set(arrays) - theirs)
-    if missing or unused:
-        raise InputError(f"these are not openpi's pi0 weights: missing {missing}, unused {unused}")
-    return unflatten_dict({tuple(ours.split("/")): take(arrays[path]) for ours, (path, take) in names.items()})
+    arrays = of_folder(source, raw) if isinstance(source, str | epath.PathLike) else of_arrays(source)
+    config = dataclasses.replace(infer(arrays, alpha), **changes)
+    policy = policies.make(config, LOSS)
+    abstract = jax.eval_shape(policy.init, jax.random.key(0))
+    sources.check(arrays, jax.eval_shape(to_openpi, abstract), f"openpi's {config.name} of these sizes")
+    options = [f"loss.openpi_padding, activations in {config.dtype}"]
+    options += ["policy.lora.openpi"] if config.lora.rules else []
+    options += ["policy.openpi_positions"] if isinstance(config, Pi0FastConfig) else []
+    logging.info("%s holds openpi's %s; as openpi trained it: %s", arrays.name, config.name, ", ".join(options))
+    table = {path: leaf(path) for path in sources.flat(abstract)}
+    return Weights(config, LOSS, sources.fill(policy, table, arrays, mesh, param_dtype))
+
+
+def of_arrays(arrays: Mapping[str, np.ndarray]) -> Source:
+    """A mapping with openpi's bare paths."""
+    for prefix in ("param/", "params/"):
+        inside = [key for key in arrays if key.startswith(prefix)]
+        if inside:
+            return sources.of_mapping({bare(key.removeprefix(prefix)): arrays[key] for key in inside}, "the mapping")
+    return sources.of_mapping({bare(key): arrays[key] for key in arrays}, "the mapping")
+
+
+def bare(path: str) -> str:
+    return path.removesuffix("/value")
+
+
+def of_folder(folder: str | epath.PathLike, raw: bool = False) -> Source:
+    """openpi's checkpoint of one step, or the `params` inside."""
+    folder = epath.Path(folder)
+    item = folder / ("train_state" if raw else "params")
+    item = item if item.exists() else folder
+    if not (item / "_METADATA").exists():
+        raise InputError(f"{folder} is not a checkpoint of openpi: there is no params/_METADATA in it")
+    import orbax.checkpoint as ocp
+
+    checkpointer = ocp.PyTreeCheckpointer()
+    try:
+        leaves = flatten_dict(checkpointer.metadata(item).item_metadata.tree)
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{item} cannot be read: {error}") from error
+    paths = {bare("/".join(key[1:])): key for key in leaves if key[0] == "params"}
+
+    def read(name: str) -> np.ndarray:
+        one = unflatten_dict({paths[name]: 0})
+        args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), one)
+        try:
+            tree = checkpointer.restore(item, ocp.args.PyTreeRestore(one, restore_args=args, partial_restore=True))
+        except Exception as error:  # tensorstore has no class of its own for damaged files
+            raise InputError(f"{item}: {name} cannot be read: {str(error).splitlines()[0]}") from error
+        return jax.tree.leaves(tree)[0]
+
+    shapes = {name: jax.ShapeDtypeStruct(leaves[key].shape, leaves[key].dtype) for name, key in paths.items()}
+    return Source(str(item), shapes, read)
+
+
+def infer(source: Source, alpha: float | None = None) -> PolicyConfig:
+    """The config that arrays of these shapes belong to.
+
+    Sizes come from vectors where possible, so that one transposed matrix does not lead astray.
+    """
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in source.shapes:
+            raise InputError(f"{source.name} does not hold openpi's weights; nothing was loaded:\n  missing: {name}")
+        return source.shapes[name].shape
+
+    def size(name: str) -> int:
+        return math.prod(shape(name))
+
+    (vision_width,) = shape("PaliGemma/img/Transformer/encoder_norm/scale")
+    vision_depth = shape(f"{_VISION}/LayerNorm_0/scale")[0]
+    patch = math.isqrt(size("PaliGemma/img/embedding/kernel") // (3 * vision_width))
+    depth, width = shape(f"{_LAYERS}/pre_attention_norm/scale")
+    _, heads, head_dim, _ = shape(f"{_LAYERS}/attn/attn_vec_einsum/w")
+    dtypes = {str(x.dtype) for x in source.shapes.values()}
+    common = dict(
+        dtype="bfloat16" if dtypes == {"bfloat16"} else "float32",
+        remat=True,
+        unroll=1,
+        cameras=("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"),
+        image_size=patch * math.isqrt(size("PaliGemma/img/pos_embedding") // vision_width),
+        prompt_length=48,
+        state_dim=32,
+        action_dim=32,
+        chunk=50,
+        vision=VisionConfig(
+            stem="patch",
+            patch=patch,
+            width=vision_width,
+            depth=vision_depth,
+            mlp=shape(f"{_VISION}/MlpBlock_0/Dense_0/bias")[1],
+            heads=shape(f"{_VISION}/MultiHeadDotProductAttention_0/query/bias")[1],
+        ),
+        attention=AttentionConfig(
+            depth=depth,
+            heads=heads,
+            kv_heads=size(f"{_LAYERS}/attn/kv_einsum/w") // (depth * 2 * width * head_dim),
+            head_dim=head_dim,
+        ),
+        language=LanguageConfig(
+            width=width,
+            mlp=size(f"{_LAYERS}/mlp/linear") // (depth * width),
+            vocabulary=size("PaliGemma/llm/embedder/input_embedding") // width,
+        ),
+        lora=infer_lora(source, alpha),
+    )
+    if not any(name.startswith("action_") for name in source.shapes):
+        fast = dict(prompt_length=250, cameras=("base_0_rgb", "base_1_rgb", "wrist_0_rgb"))
+        return Pi0FastConfig(**common | fast, name="pi0_fast", token_length=250, openpi_positions=True)
+    (expert_width,) = shape("action_in_proj/bias")
+    expert_mlp = size(f"{_LAYERS}/mlp_1/linear") // (depth * expert_width)
+    common |= dict(
+        expert=ExpertConfig(expert_width, expert_mlp), action_dim=shape("action_out_proj/bias")[0], num_steps=10
+    )
+    if any(name.startswith("time_mlp") for name in source.shapes):
+        return Pi05Config(**common | dict(prompt_length=200, state_dim=common["action_dim"]), name="pi05")
+    return Pi0Config(**common | dict(state_dim=size("state_proj/kernel") // expert_width), name="pi0")
+
+
+def infer_lora(source: Source, alpha: float | None) -> LoraConfig:
+    """A rule for each of attention and feed-forward of each expert that has adapters."""
+    rules = []
+    for expert, s in (("backbone/language", ""), ("expert", "_1")):
+        for part, name in (("attention", f"attn/q_einsum{s}/lora_a"), ("feed_forward", f"mlp{s}/linear_lora_a")):
+            if f"{_LAYERS}/{name}" in source.shapes:
+                rank = source.shapes[f"{_LAYERS}/{name}"].shape[-1]
+                rules.append(LoraRule(f"{expert}/layers/{part}/.*", rank, float(alpha or rank)))
+    return LoraConfig(tuple(rules), openpi=bool(rules))

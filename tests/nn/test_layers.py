@@ -10,15 +10,16 @@ GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "pure_nn.npz")
 
 
 def test_rms_norm_is_openpi_s():
-    y = RMSNorm().apply({"params": {"scale": GOLDEN["rmsnorm/scale"]}}, GOLDEN["rmsnorm/x"])
+    y, gate = RMSNorm().apply({"params": {"scale": GOLDEN["rmsnorm/scale"]}}, GOLDEN["rmsnorm/x"])
+    assert gate == 1
     np.testing.assert_allclose(y, GOLDEN["rmsnorm/out"], rtol=1e-6, atol=1e-6)
 
 
 def test_rms_norm_has_unit_mean_square_and_keeps_the_type():
     x = 100 * GOLDEN["rmsnorm/x"]
-    y = RMSNorm().apply({"params": {"scale": np.zeros(32, np.float32)}}, x)
+    y, _ = RMSNorm().apply({"params": {"scale": np.zeros(32, np.float32)}}, x)
     np.testing.assert_allclose(jnp.mean(y**2, axis=-1), 1, rtol=1e-5)
-    assert RMSNorm().apply({"params": {"scale": np.zeros(32)}}, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    assert RMSNorm().apply({"params": {"scale": np.zeros(32)}}, x.astype(jnp.bfloat16))[0].dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("width", [32, 64, 1024])

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,11 @@ from configs import pi0 as published
 from pizero_jax import config as configs
 from pizero_jax import policies
 from pizero_jax.config import LossConfig
-from pizero_jax.policies.pi0 import Pi0, suffix_layout
+from pizero_jax.policies.pi0 import Pi0
 from pizero_jax.types import Batch
 
 KEY = jax.random.key(0)
-ONE_SAMPLE = LossConfig(samples_per_observation=1, openpi_padding=False)
+ONE_SAMPLE = LossConfig(samples_per_observation=1, openpi_padding=False, flow_weight=1.0)
 
 
 def assert_equal(a, b, tolerance=1e-5):
@@ -119,29 +120,34 @@ def joint_layer(experts, streams, visible, positions):
     both = [rms_norm(x, p["attention_norm"]["scale"]) for x, p in zip(streams, experts, strict=True)]
 
     def project(name):
-        parts = [jnp.einsum("BTD,NDH->BTNH", y, p["attention"][name]) for y, p in zip(both, experts, strict=True)]
+        parts = [
+            jnp.einsum("BTD,NDH->BTNH", y, p["attention"][name]["kernel"]) for y, p in zip(both, experts, strict=True)
+        ]
         return jnp.concatenate(parts, axis=1)
 
     y = attention(turned(project("q"), positions), turned(project("k"), positions), project("v"), visible)
     outputs = []
     for x, part, p in zip(streams, jnp.split(y, [streams[0].shape[1]], axis=1), experts, strict=True):
-        x = x + jnp.einsum("BTNH,NHD->BTD", part, p["attention"]["out"])
-        z, ff = rms_norm(x, p["mlp_norm"]["scale"]), p["feed_forward"]
+        x = x + jnp.einsum("BTNH,NHD->BTD", part, p["attention"]["out"]["kernel"])
+        z = rms_norm(x, p["mlp_norm"]["scale"])
+        ff = {name: module["kernel"] for name, module in p["feed_forward"].items()}
         outputs.append(x + (jax.nn.gelu(z @ ff["gate"], approximate=True) * (z @ ff["up"])) @ ff["down"])
     return outputs
 
 
 def dense_velocity(config, params, observation, x_t, t):
     network = Pi0(config)
-    prefix, prefix_mask = network.apply({"params": params}, observation, method="embed_prefix")
-    suffix = network.apply({"params": params}, observation.state, x_t[:, None], t[:, None], method="embed_suffix")
+    apply = functools.partial(network.apply, {"params": params})
+    prefix, prefix_mask, _ = apply(observation, method=lambda network, *args: network.backbone.embed(*args))
+    state, actions, _ = apply(observation.state, x_t[:, None], t[:, None], method="embed_suffix")
+    suffix = jnp.concatenate([state, actions[:, 0]], axis=1)
     # Full attention inside a block, none to later blocks: prefix | state | actions (pi0, arXiv 2410.24164, appendix B).
     block = np.cumsum([0] * prefix.shape[1] + [1, 1] + [0] * (config.chunk - 1))
     valid = jnp.concatenate([prefix_mask, np.ones(suffix.shape[:2], bool)], axis=1)
     visible = (block[None, :] <= block[:, None]) & valid[:, None, :] & valid[:, :, None]
     streams, positions = [prefix, suffix], jnp.cumsum(valid, axis=1) - 1
     for i in range(config.attention.depth):
-        experts = [layer(params[name], i) for name in ("language", "expert")]
+        experts = [layer(p, i) for p in (params["backbone"]["language"], params["expert"])]
         streams = joint_layer(experts, streams, visible, positions)
     y = rms_norm(streams[1], params["expert"]["final_norm"]["scale"])
     return y[:, 1:] @ params["action_out"]["kernel"] + params["action_out"]["bias"]
@@ -157,7 +163,7 @@ def test_two_passes_equal_one_joint_pass(tiny, tiny_policy, tiny_params, tiny_ba
         return dense_velocity(tiny, params, observation, noise, time)
 
     direction = np.random.default_rng(2).standard_normal(noise.shape)
-    experts = {name: tiny_params[name] for name in ("embedding", "language", "expert", "state_in", "action_time_in")}
+    experts = {name: tiny_params[name] for name in ("backbone", "expert", "state_in", "action_time_in")}
 
     def velocity_and_gradients(velocity):
         def projected(experts):
@@ -242,7 +248,7 @@ def test_the_loss_is_the_mean_over_the_real_dimensions(run, tiny_params, tiny_ba
 
 
 def test_openpi_padding_counts_every_step_and_dimension(tiny, expected, tiny_params, tiny_batch, noise, time):
-    policy = policies.make(tiny, LossConfig(samples_per_observation=1, openpi_padding=True))
+    policy = policies.make(tiny, LossConfig(samples_per_observation=1, openpi_padding=True, flow_weight=1.0))
     steps, dims = np.zeros_like(tiny_batch.action_mask), np.zeros_like(tiny_batch.action_dim_mask)
     steps[:, 0] = dims[:, 0] = True
     batch = tiny_batch.replace(action_mask=steps, action_dim_mask=dims)
@@ -253,7 +259,7 @@ def test_openpi_padding_counts_every_step_and_dimension(tiny, expected, tiny_par
 
 def test_several_samples_per_observation_give_what_they_would_give_alone(tiny, run, tiny_params, tiny_batch):
     M = 3
-    policy = policies.make(tiny, LossConfig(samples_per_observation=M, openpi_padding=False))
+    policy = policies.make(tiny, LossConfig(samples_per_observation=M, openpi_padding=False, flow_weight=1.0))
 
     values, _, metrics = jax.jit(policy.loss)(tiny_params, KEY, tiny_batch)
     noise = jax.random.normal(jax.random.split(KEY)[0], (3, M, tiny.chunk, tiny.action_dim))  # what the loss drew
@@ -268,9 +274,9 @@ UNREAD = ("['attention']['q']", "['attention']['out']", "['mlp_norm']", "['feed_
 def test_what_nothing_reads_of_the_last_language_layer_is_not_computed(everything, expected, tiny_params, tiny_batch):
     def poison(path, x):
         path = jax.tree_util.keystr(path)
-        if path.startswith("['language']['final_norm']"):
+        if path.startswith("['backbone']['language']['final_norm']"):
             return x.at[:].set(jnp.nan)
-        poisoned = path.startswith("['language']['layers']") and any(name in path for name in UNREAD)
+        poisoned = path.startswith("['backbone']['language']['layers']") and any(name in path for name in UNREAD)
         return x.at[-1].set(jnp.nan) if poisoned else x
 
     params = jax.tree.map_with_path(poison, tiny_params)
@@ -289,10 +295,7 @@ def test_rows_do_not_see_each_other(run, act, expected, tiny_params, tiny_batch,
 
 def test_the_state_token_does_not_see_the_actions(tiny, tiny_params, tiny_batch, noise, time):
     def tokens_out(network, observation, x_t):
-        cache = network.prefix(observation)
-        visible, positions = suffix_layout(cache.mask, tiny_batch.action_mask, 1)
-        tokens = network.embed_suffix(observation.state, x_t[:, None], time[:, None])
-        return network.expert(tokens, positions, visible, cache.keys_values)[0]
+        return network.suffix(network.read(observation), x_t[:, None], time[:, None], tiny_batch.action_mask)
 
     out = jax.jit(lambda x_t: Pi0(tiny).apply({"params": tiny_params}, tiny_batch.observation, x_t, method=tokens_out))
     before, after = out(noise), out(noise + np.eye(tiny.chunk, dtype=np.float32)[:, :1])
@@ -336,10 +339,11 @@ def parameters(tree) -> int:
 def test_the_published_model_has_its_published_number_of_parameters():
     config = configs.build(configs.TrainConfig, published.get_config())
     params = nn.unbox(jax.eval_shape(policies.make(config.policy, config.loss).init, KEY))
+    backbone = params["backbone"]
     # openpi's arrays, counted; SigLIP with its head, Gemma 2B without and with its embedding
-    assert parameters(params["vision"]) == 414_803_696
-    assert parameters(params["language"]) == 1_981_884_416
-    assert parameters(params["embedding"]) == 526_647_296
+    assert parameters(backbone["vision"]) == 414_803_696
+    assert parameters(backbone["language"]) == 1_981_884_416
+    assert parameters(backbone["embedding"]) == 526_647_296
     assert parameters(params["expert"]) == 311_464_960
     assert parameters(params) == 3_238_048_528
 

@@ -59,7 +59,7 @@ LANGUAGE_DEPTH = 3
 def test_the_formula_counts_what_the_loss_computes(tiny, make_batch, vision, samples):
     attention = dataclasses.replace(tiny.attention, depth=LANGUAGE_DEPTH)
     config = dataclasses.replace(tiny, vision=vision, image_size=32, attention=attention)
-    policy = policies.make(config, LossConfig(samples_per_observation=samples, openpi_padding=False))
+    policy = policies.make(config, LossConfig(samples_per_observation=samples, openpi_padding=False, flow_weight=1.0))
     params = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
     batch = jax.tree.map(jnp.asarray, make_batch(config, 1))
     traced = jax.make_jaxpr(lambda params: policy.loss(params, jax.random.key(0), batch)[0])(params)

@@ -49,7 +49,7 @@ def trained(tiny, make_batch):
         language=LanguageConfig(width=16, mlp=16, vocabulary=16),
         expert=ExpertConfig(width=64, mlp=128),
     )
-    policy = policies.make(config, LossConfig(samples_per_observation=M, openpi_padding=False))
+    policy = policies.make(config, LossConfig(samples_per_observation=M, openpi_padding=False, flow_weight=1.0))
     settings = configs.build(configs.TrainConfig, base.get_config()).optimizer
     settings = dataclasses.replace(settings, peak=4e-3, end=1e-5, warmup=50, decay_steps=STEPS, ema=0.98)
     tx, mesh = optimizer.make(settings), make_mesh(MeshConfig(-1, 1, 1))

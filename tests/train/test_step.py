@@ -19,7 +19,7 @@ from pizero_jax.mesh import make_mesh
 from pizero_jax.train import optimizer
 from pizero_jax.train.step import compile_step, init_state, to_mesh
 
-LOSS = LossConfig(samples_per_observation=2, openpi_padding=False)
+LOSS = LossConfig(samples_per_observation=2, openpi_padding=False, flow_weight=1.0)
 OPTIMIZER = dataclasses.replace(
     configs.build(configs.TrainConfig, base.get_config()).optimizer, peak=1e-3, warmup=5, decay_steps=1000, ema=0.9
 )
@@ -117,8 +117,8 @@ def test_averages_and_moments_are_laid_out_like_their_parameters(eight_devices):
     sharded = {path for path, layout in layouts.items() if "fsdp" in layout[0]}
     assert {
         "['embedding']",
-        "['language']['layers']['attention']['q']",
-        "['expert']['layers']['feed_forward']['up']",
+        "['backbone']['language']['layers']['attention']['q']['kernel']",
+        "['expert']['layers']['feed_forward']['up']['kernel']",
     } <= sharded
     assert not any(path.endswith("['scale']") for path in sharded)
 
@@ -126,7 +126,7 @@ def test_averages_and_moments_are_laid_out_like_their_parameters(eight_devices):
 @pytest.mark.slow
 def test_one_batch_is_learnt_by_heart(small, make_batch):
     fast = dataclasses.replace(OPTIMIZER, peak=5e-3)
-    loss = LossConfig(samples_per_observation=32, openpi_padding=False)
+    loss = LossConfig(samples_per_observation=32, openpi_padding=False, flow_weight=1.0)
     mesh, state, step = start(small, MeshConfig(1, 1, 1), loss, fast)
     batch = make_batch(small, 2)
     actions = np.full_like(batch.actions, 0.5)
