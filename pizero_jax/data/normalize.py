@@ -120,8 +120,11 @@ def from_dict(groups: Mapping[str, Mapping]) -> dict[str, Statistics]:
 
 
 def save(path: str, statistics: Mapping[str, Statistics]) -> None:
-    """Writes JSON in the layout of openpi's norm_stats.json."""
-    epath.Path(path).write_text(json.dumps({"norm_stats": to_dict(statistics)}, indent=2))
+    """Writes JSON in the layout of openpi's norm_stats.json, which has no counts."""
+    groups = to_dict(statistics)
+    for group in groups.values():
+        del group["count"]
+    epath.Path(path).write_text(json.dumps({"norm_stats": groups}, indent=2))
 
 
 def load(path: str) -> dict[str, Statistics]:

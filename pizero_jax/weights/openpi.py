@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from absl import logging
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -32,6 +33,8 @@ from pizero_jax.config import (
     PolicyConfig,
     VisionConfig,
 )
+from pizero_jax.data import normalize
+from pizero_jax.data.normalize import Statistics
 from pizero_jax.types import InputError, Params, Policy
 from pizero_jax.weights import source as sources
 from pizero_jax.weights.source import Leaf, Source
@@ -96,12 +99,20 @@ class Weights(NamedTuple):
     params: Params
 
 
+class Training(NamedTuple):
+    """The state of a run: finished steps, all raw parameters, and the optimiser's state."""
+
+    step: jax.Array
+    params: Params
+    opt_state: optax.OptState
+
+
 def their_name(path: str) -> str:
-    """openpi's path of our leaf; KeyError if it has none."""
+    """openpi's path of our leaf; InputError if it has none."""
     for pattern, theirs in _NAMES.items():
         if match := re.fullmatch(pattern, path):
             return match.expand(theirs)
-    raise KeyError(path)
+    raise InputError(f"openpi has no place for the parameter {path}: its models have no such part")
 
 
 def leaf(path: str) -> Leaf:
@@ -172,6 +183,62 @@ def read(
     logging.info("%s holds openpi's %s; as openpi trained it: %s", arrays.name, config.name, ", ".join(options))
     table = {path: leaf(path) for path in sources.flat(abstract)}
     return Weights(config, LOSS, sources.fill(policy, table, arrays, mesh, param_dtype))
+
+
+def export(
+    folder: str | epath.PathLike,
+    params: Params,
+    *,
+    statistics: Mapping[str, Statistics] | None = None,
+    asset_id: str = "pizero_jax",
+    training: Training | None = None,
+) -> None:
+    """Writes a checkpoint of one step that openpi loads: for acting, as weights to start from, and to go on training.
+
+    Args:
+      folder: of the step, such as `<run>/30000`; it must not exist.
+      params: those that act; openpi keeps averaged ones here.
+      statistics: written as `assets/<asset_id>/norm_stats.json`.
+      training: for openpi to resume from; without it, openpi can act and fine-tune.
+
+    Raises:
+      InputError: the folder exists.
+    """
+    import orbax.checkpoint as ocp
+
+    folder = epath.Path(folder).absolute()
+    if folder.exists():
+        raise InputError(f"{folder} exists; name another folder")
+    items = {"params": ocp.args.PyTreeSave({"params": valued(to_openpi(params))})}
+    if training is not None:
+        items["train_state"] = ocp.args.PyTreeSave(train_state(training))
+    partial = folder.parent / f"{folder.name}.partial"
+    partial.rmtree(missing_ok=True)
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(partial, ocp.args.Composite(**items))
+    if statistics is not None:
+        assets = partial / "assets" / asset_id
+        assets.mkdir(parents=True)
+        normalize.save(assets / "norm_stats.json", statistics)
+    partial.rename(folder)
+
+
+def train_state(training: Training) -> dict[str, Any]:
+    """openpi's train state: clipping has none, then AdamW's moments and the count of the schedule."""
+    (adam,) = (state for _, state in optax.tree_utils.tree_get_all_with_path(training.opt_state, "ScaleByAdamState"))
+    moments = optax.ScaleByAdamState(adam.count, valued(to_openpi(adam.mu)), valued(to_openpi(adam.nu)))
+    return {
+        "step": training.step,
+        "params": valued(to_openpi(training.params)),
+        "model_def": None,
+        "opt_state": (optax.EmptyState(), (moments, optax.EmptyState(), optax.ScaleByScheduleState(adam.count))),
+        "ema_params": None,
+    }
+
+
+def valued(leaves: Mapping[str, jax.Array]) -> Params:
+    """The tree that openpi saves: each key path ends in `value`."""
+    return unflatten_dict({f"{path}/value": jax.numpy.asarray(x) for path, x in leaves.items()}, sep="/")
 
 
 def of_arrays(arrays: Mapping[str, np.ndarray]) -> Source:
