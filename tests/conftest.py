@@ -16,7 +16,7 @@ from pizero_jax import policies
 from pizero_jax.config import AttentionConfig, ExpertConfig, LanguageConfig, LossConfig, Pi0Config, VisionConfig
 from pizero_jax.types import Batch, Observation
 
-ONE_SAMPLE = LossConfig(samples_per_observation=1, openpi_padding=False)
+ONE_SAMPLE = LossConfig(samples_per_observation=1, openpi_padding=False, flow_weight=1.0)
 
 
 @pytest.fixture(scope="session")
