@@ -9,15 +9,17 @@ import cv2
 import jax
 import numpy as np
 import simplejpeg
-from jaxtyping import Bool, Float, Float32, UInt8
+from absl import logging
+from jaxtyping import Bool, Float, Float32, Int32, UInt8
 from PIL import Image
 
-from pizero_jax.config import AugmentationConfig, DataConfig, Pi0Config
+from pizero_jax.config import AugmentationConfig, DataConfig, PolicyConfig
 from pizero_jax.data import tokenizers
 from pizero_jax.data.normalize import Normalizer, Statistics
 from pizero_jax.types import InputError, Observation
 
 Picture = UInt8[np.ndarray, "h w 3"]
+Padded = tuple[Int32[np.ndarray, "T"], Bool[np.ndarray, "T"]]
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _IDENTITY = np.eye(3)
@@ -109,7 +111,7 @@ class Processor:
       InputError: where widths, cameras or vocabulary do not fit the policy.
     """
 
-    def __init__(self, policy: Pi0Config, data: DataConfig, statistics: Mapping[str, Statistics]):
+    def __init__(self, policy: PolicyConfig, data: DataConfig, statistics: Mapping[str, Statistics]):
         _check_cameras(policy, data)
         self.policy, self.data = policy, data
         self.cameras = tuple(camera for camera in policy.cameras if camera in data.cameras)
@@ -123,10 +125,10 @@ class Processor:
         self._actions = Normalizer(statistics["actions"], data.normalization, f"action {data.action!r}")
         _check_width(len(self._state), policy.state_dim, "state", data.state)
         _check_width(len(self._actions), policy.action_dim, "action", data.action)
-        # Prompts repeat: a data set has some hundreds of instructions.
-        self._prompt = functools.lru_cache(4096)(
-            functools.partial(tokenizers.prompt, self.tokenizer, length=policy.prompt_length)
-        )
+        self._form = tokenizers.PROMPTS[data.prompt]
+        # Prompts without a state repeat: a data set has some hundreds of instructions.
+        self._prompt = functools.lru_cache(4096)(self._tokenised)
+        self._warned: set[str] = set()
 
     @property
     def action_dim_mask(self) -> Bool[np.ndarray, "A"]:
@@ -151,11 +153,13 @@ class Processor:
         for camera in images:
             if camera not in self.cameras:
                 raise InputError(f"camera {camera!r} is unknown{_nearest(camera, self.cameras)}")
-        prompt, prompt_mask = self._prompt(instruction)
+        state = self._state.normalize(state)
+        bins = tokenizers.state_bins(state, openpi=self.data.openpi_state_bins) if self._form.has_state else state[:0]
+        prompt, prompt_mask = self._prompt(instruction, tuple(bins.tolist()))
         return Observation(
             images={camera: self._picture(camera, images.get(camera), rng) for camera in self.cameras},
             image_masks={camera: np.bool_(camera in images) for camera in self.cameras},
-            state=_pad(self._state.normalize(state), self.policy.state_dim),
+            state=_pad(state, self.policy.state_dim),
             prompt=prompt,
             prompt_mask=prompt_mask,
         )
@@ -167,6 +171,18 @@ class Processor:
     def unnormalize(self, actions: Float[np.ndarray, "*batch A"]) -> Float32[np.ndarray, "*batch a"]:
         """Actions of the policy in the units and width of the data set."""
         return self._actions.unnormalize(np.asarray(actions)[..., : len(self._actions)])
+
+    def _tokenised(self, instruction: str, bins: tuple[int, ...]) -> Padded:
+        ids = tokenizers.prompt(self.tokenizer, self._form, instruction, bins)
+        return self._fitted(ids, "prompt_length", f"prompt {instruction!r}")
+
+    def _fitted(self, ids: list[int], key: str, what: str) -> Padded:
+        """`ids` cut or padded to the policy's `key`, and their mask; the first cut of `what` is logged."""
+        length = getattr(self.policy, key)
+        if len(ids) > length and what not in self._warned:
+            self._warned.add(what)
+            logging.warning("%s takes %d tokens and is cut to config.policy.%s = %d", what, len(ids), key, length)
+        return tokenizers.pad(ids, length)
 
     def _picture(self, camera: str, image: bytes | np.ndarray | None, rng: np.random.Generator | None) -> Picture:
         size = self.policy.image_size
@@ -203,7 +219,7 @@ def _pad(x: Float[np.ndarray, "*batch n"], width: int) -> Float[np.ndarray, "*ba
     return padded
 
 
-def _check_cameras(policy: Pi0Config, data: DataConfig) -> None:
+def _check_cameras(policy: PolicyConfig, data: DataConfig) -> None:
     for camera in data.cameras:
         if camera not in policy.cameras:
             raise InputError(

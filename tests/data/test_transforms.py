@@ -9,6 +9,7 @@ import simplejpeg
 from absl import logging
 
 from pizero_jax.config import AugmentationConfig
+from pizero_jax.data import tokenizers
 from pizero_jax.data.transforms import Processor, augment, decode, resize_with_pad
 from pizero_jax.types import InputError
 from tests.data import make_rlds_tiny
@@ -154,14 +155,40 @@ def test_actions_come_back_as_they_were(process, data):
     assert process().action_dim_mask.tolist() == [True] * 4 + [False] * 3
 
 
+@pytest.fixture
+def warnings(monkeypatch) -> list[str]:
+    seen = []
+    monkeypatch.setattr(logging, "warning", lambda message, *values: seen.append(message % values))
+    return seen
+
+
 def test_each_prompt_is_tokenised_once(process, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(logging, "warning", lambda *_: warnings.append(1))
-    processor = process(policy=dict(prompt_length=5))
+    processor, calls = process(), []
+    monkeypatch.setattr(tokenizers, "prompt", lambda *_: calls.append(1) or [2])
+    for value in range(3):
+        processor.observation({}, np.full(4, value), "reach")
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("prompt", ["pi0", "pi05"])
+def test_a_prompt_that_is_cut_is_named_once_whatever_the_state(process, warnings, prompt):
+    processor = process(policy=dict(prompt_length=5), prompt=prompt)
     warnings.clear()
-    observe(processor)
-    observe(processor)
+    for value in range(3):
+        assert processor.observation({}, np.full(4, value), "reach please").prompt_mask.all()
     assert len(warnings) == 1
+    assert "prompt 'reach please' takes" in warnings[0]
+    assert "cut to config.policy.prompt_length = 5" in warnings[0]
+
+
+@pytest.mark.parametrize(("openpi", "lowest"), [(False, "0"), (True, "-1")])
+def test_the_prompt_holds_the_bins_of_the_normalised_state_without_its_padding(process, data, openpi, lowest):
+    processor = process(policy=dict(prompt_length=80), prompt="pi05", openpi_state_bins=openpi)
+    statistics = data.statistics["state"]
+    state = statistics.mean + np.array([-2.0, 0.0, 0.5, 2.0]) * statistics.std
+    seen = processor.observation({}, state + 1e-4, "reach")  # off the edges of bins
+    text = bytes(i - 3 for i in seen.prompt[seen.prompt_mask][1:].tolist()).decode()
+    assert text == f"Task: reach, State: {lowest} 128 192 255;\nAction: "
 
 
 @pytest.mark.parametrize(
