@@ -40,10 +40,10 @@ def cpu_seconds(function: Callable[[], Any]) -> float:
 
 def samples_per_cpu_second(config: configs.TrainConfig, batches: int) -> float:
     """Of the training loader as configured, after a few batches that warm it up."""
-    train, _, _, processor = loader.open_data(config)
+    data = loader.open_data(config)
     drawn = loader.batches(
-        train,
-        processor,
+        data.train,
+        data.processor,
         seed=config.seed,
         batch_size=config.batch_size,
         threads=config.data.threads,
@@ -56,12 +56,12 @@ def samples_per_cpu_second(config: configs.TrainConfig, batches: int) -> float:
 
 def training(config: configs.TrainConfig, steps: int) -> dict[str, float]:
     """Samples per second and the share of waiting for data of real training steps, the compilation left out."""
-    train, _, _, processor = loader.open_data(config)
+    data = loader.open_data(config)
     mesh, tx = meshes.make_mesh(config.mesh), optimizer.make(config.optimizer)
     policy, ema = policies.make(config.policy, config.loss), config.optimizer.ema
     state, placed = init_state(policy, tx, ema, config.seed, mesh)
     step = compile_step(policy, tx, ema, config.seed, mesh, placed)
-    drawn = loader.batches(train, processor, seed=config.seed, batch_size=config.batch_size,
+    drawn = loader.batches(data.train, data.processor, seed=config.seed, batch_size=config.batch_size,
                            threads=config.data.threads, prefetch=config.data.prefetch)  # fmt: skip
     clock = loop.Stopwatch(config.batch_size)
     for done, *_ in loop.advance(step, state, drawn, mesh, clock, 0, steps + 2):

@@ -282,12 +282,16 @@ class TrainConfig:
             _require(p.num_steps >= 1, "config.policy.num_steps", p.num_steps, "at least 1")
             width = p.expert.width
             _require(width % 2 == 0, "config.policy.expert.width", width, "even, for sines and cosines")
-        tokens = self.data.action_tokens.kind
+        tokens = self.data.action_tokens
         if isinstance(p, InsulatedConfig | Pi0FastConfig):
-            _require(tokens != "none", "config.data.action_tokens.kind", tokens, f"'fast' or 'bins' for {p.name!r}")
+            kinds = f"'fast' or 'bins' for {p.name!r}"
+            _require(tokens.kind != "none", "config.data.action_tokens.kind", tokens.kind, kinds)
             _require(p.token_length >= 1, "config.policy.token_length", p.token_length, "at least 1")
         else:
-            _require(tokens == "none", "config.data.action_tokens.kind", tokens, f"'none' for {p.name!r}")
+            _require(tokens.kind == "none", "config.data.action_tokens.kind", tokens.kind, f"'none' for {p.name!r}")
+        _require(tokens.vocabulary >= 1, "config.data.action_tokens.vocabulary", tokens.vocabulary, "at least 1")
+        _require(tokens.scale > 0, "config.data.action_tokens.scale", tokens.scale, "positive")
+        _require(tokens.skip >= 0, "config.data.action_tokens.skip", tokens.skip, "0 or more")
         for i, rule in enumerate(p.lora.rules):
             _require(rule.rank >= 1, f"config.policy.lora.rules[{i}].rank", rule.rank, "at least 1")
         samples = self.loss.samples_per_observation

@@ -2,17 +2,19 @@
 
 import functools
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import grain
 import numpy as np
-from jaxtyping import Int64
+from absl import logging
+from jaxtyping import Float32, Int64
 
 from pizero_jax.config import TrainConfig
-from pizero_jax.data import normalize, rlds
-from pizero_jax.data.normalize import Statistics
+from pizero_jax.data import action_tokens, normalize, rlds
+from pizero_jax.data.action_tokens import ActionTokenizer
+from pizero_jax.data.normalize import Normalizer, Statistics
 from pizero_jax.data.transforms import Processor, stack
 from pizero_jax.data.windows import Window, Windows
 from pizero_jax.types import Batch, InputError
@@ -20,22 +22,53 @@ from pizero_jax.types import Batch, InputError
 # First words of the seeds of two kinds of draws, which must not share streams.
 _ORDER, _ROW = 0, 1
 
+_TRAINING_CHUNKS = 10_000  # of the action tokenizer: with chunks of 50 x 7 numbers it takes 5 s
+_HELD_OUT_CHUNKS = 1_000  # that show how much of the actions it clips
+
 
 class Data(NamedTuple):
-    """What training needs; `statistics` and `processor` are of the train split and serve acting, too."""
+    """What training needs; what follows the windows is of the train split and serves acting, too."""
 
     train: Windows
     val: Windows
     statistics: dict[str, Statistics]
     processor: Processor
+    action_tokens: ActionTokenizer | None  # of policies that need one
 
 
-def open_data(config: TrainConfig) -> Data:
-    """Both splits of `config.data`; InputError says what is missing or does not fit the policy."""
-    train, val = (rlds.open_split(config.data, split) for split in (config.data.train_split, config.data.val_split))
-    statistics = normalize.statistics(train)
-    processor = Processor(config.policy, config.data, statistics)
-    return Data(Windows(train, config.policy.chunk), Windows(val, config.policy.chunk), statistics, processor)
+def open_data(config: TrainConfig, saved_action_tokens: Mapping[str, Any] | None = None) -> Data:
+    """Both splits of `config.data`, and what is derived from them.
+
+    Args:
+      saved_action_tokens: the action tokenizer of a run that goes on, as its `to_dict` gave it. Without it, and without
+        a path in the config, FAST is trained here: on all windows of the train split, or 10,000 evenly spaced ones.
+
+    Raises:
+      InputError: says what is missing or does not fit the policy.
+    """
+    splits = [rlds.open_split(config.data, split) for split in (config.data.train_split, config.data.val_split)]
+    train, val = (Windows(episodes, config.policy.chunk) for episodes in splits)
+    statistics = normalize.statistics(splits[0])
+    tokens = None
+    if config.data.action_tokens.kind != "none":
+        normalizer = Normalizer(statistics["actions"], config.data.normalization, "chunks of actions")
+        chunks = _chunks(train, normalizer, _TRAINING_CHUNKS)
+        tokens = action_tokens.make(config.data.action_tokens, chunks=chunks, saved=saved_action_tokens)
+        _report_clipping(tokens, _chunks(val, normalizer, _HELD_OUT_CHUNKS))
+    processor = Processor(config.policy, config.data, statistics, tokens)
+    return Data(train, val, statistics, processor, tokens)
+
+
+def _chunks(windows: Windows, normalizer: Normalizer, count: int) -> Iterator[Float32[np.ndarray, "C a"]]:
+    """Normalised ones of all windows, or of `count` evenly spaced ones."""
+    for index in np.unique(np.rint(np.linspace(0, len(windows) - 1, count))):
+        yield normalizer.normalize(windows[int(index)].actions)
+
+
+def _report_clipping(tokens: ActionTokenizer, chunks: Iterator[Float32[np.ndarray, "C a"]]) -> None:
+    clipped, total = np.sum([(tokens.clipped(chunk), chunk.size) for chunk in chunks], axis=0)
+    level = logging.WARNING if clipped > 0.05 * total else logging.INFO  # quantiles leave 2% outside the bins
+    logging.log(level, "the action tokens clip %.2f%% of the held-out numbers", 100 * clipped / total)
 
 
 def sample_ids(seed: int, step: int, batch_size: int, size: int) -> Int64[np.ndarray, "B"]:
@@ -129,9 +162,13 @@ def _batch(windows: list[Window], processor: Processor, rngs: Sequence[np.random
         processor.observation(window.images, window.state, window.instruction, rng)
         for window, rng in zip(windows, rngs, strict=True)
     ]
+    tokens = [processor.tokens(window.actions) for window in windows]
+    ids, mask = (None, None) if tokens[0] is None else map(np.stack, zip(*tokens, strict=True))
     return Batch(
         observation=stack(observations),
         actions=processor.actions(np.stack([window.actions for window in windows])),
         action_mask=np.stack([window.action_mask for window in windows]),
         action_dim_mask=np.tile(processor.action_dim_mask, (len(windows), 1)),
+        action_tokens=ids,
+        action_token_mask=mask,
     )

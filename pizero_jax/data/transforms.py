@@ -9,15 +9,18 @@ import cv2
 import jax
 import numpy as np
 import simplejpeg
-from jaxtyping import Bool, Float, Float32, UInt8
+from absl import logging
+from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 from PIL import Image
 
-from pizero_jax.config import AugmentationConfig, DataConfig, Pi0Config
-from pizero_jax.data import tokenizers
+from pizero_jax.config import AugmentationConfig, DataConfig, PolicyConfig
+from pizero_jax.data import action_tokens, tokenizers
+from pizero_jax.data.action_tokens import ActionTokenizer
 from pizero_jax.data.normalize import Normalizer, Statistics
 from pizero_jax.types import InputError, Observation
 
 Picture = UInt8[np.ndarray, "h w 3"]
+Padded = tuple[Int32[np.ndarray, "T"], Bool[np.ndarray, "T"]]
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _IDENTITY = np.eye(3)
@@ -101,15 +104,22 @@ class Processor:
     """The chain from frames to observations and from policy outputs to actions.
 
     Args:
-      policy: widths, cameras and prompt length.
+      policy: widths, cameras and lengths of prompt and tokens.
       data: cameras, normalisation, tokenizer, augmentation.
       statistics: "state" and "actions", of the training split.
+      tokens: what `action_tokens.make` gave for `data.action_tokens`.
 
     Raises:
       InputError: where widths, cameras or vocabulary do not fit the policy.
     """
 
-    def __init__(self, policy: Pi0Config, data: DataConfig, statistics: Mapping[str, Statistics]):
+    def __init__(
+        self,
+        policy: PolicyConfig,
+        data: DataConfig,
+        statistics: Mapping[str, Statistics],
+        tokens: ActionTokenizer | None = None,
+    ):
         _check_cameras(policy, data)
         self.policy, self.data = policy, data
         self.cameras = tuple(camera for camera in policy.cameras if camera in data.cameras)
@@ -123,10 +133,14 @@ class Processor:
         self._actions = Normalizer(statistics["actions"], data.normalization, f"action {data.action!r}")
         _check_width(len(self._state), policy.state_dim, "state", data.state)
         _check_width(len(self._actions), policy.action_dim, "action", data.action)
-        # Prompts repeat: a data set has some hundreds of instructions.
-        self._prompt = functools.lru_cache(4096)(
-            functools.partial(tokenizers.prompt, self.tokenizer, length=policy.prompt_length)
-        )
+        assert (tokens is None) == (data.action_tokens.kind == "none"), data.action_tokens
+        self._text = None
+        if tokens is not None:
+            self._text = action_tokens.text(tokens, self.tokenizer, policy.language.vocabulary, data)
+        self._form = tokenizers.PROMPTS[data.prompt]
+        # Prompts without a state repeat: a data set has some hundreds of instructions.
+        self._prompt = functools.lru_cache(4096)(self._tokenised)
+        self._warned: set[str] = set()
 
     @property
     def action_dim_mask(self) -> Bool[np.ndarray, "A"]:
@@ -151,11 +165,13 @@ class Processor:
         for camera in images:
             if camera not in self.cameras:
                 raise InputError(f"camera {camera!r} is unknown{_nearest(camera, self.cameras)}")
-        prompt, prompt_mask = self._prompt(instruction)
+        state = self._state.normalize(state)
+        bins = tokenizers.state_bins(state, openpi=self.data.openpi_state_bins) if self._form.has_state else state[:0]
+        prompt, prompt_mask = self._prompt(instruction, tuple(bins.tolist()))
         return Observation(
             images={camera: self._picture(camera, images.get(camera), rng) for camera in self.cameras},
             image_masks={camera: np.bool_(camera in images) for camera in self.cameras},
-            state=_pad(self._state.normalize(state), self.policy.state_dim),
+            state=_pad(state, self.policy.state_dim),
             prompt=prompt,
             prompt_mask=prompt_mask,
         )
@@ -167,6 +183,42 @@ class Processor:
     def unnormalize(self, actions: Float[np.ndarray, "*batch A"]) -> Float32[np.ndarray, "*batch a"]:
         """Actions of the policy in the units and width of the data set."""
         return self._actions.unnormalize(np.asarray(actions)[..., : len(self._actions)])
+
+    def tokens(self, raw: Float[np.ndarray, "C a"]) -> Padded | None:
+        """A chunk of the data set as text that follows the prompt, with its mask; None for policies without tokens.
+
+        Past the end of an episode the chunk repeats its last action, and so do its tokens: they have no mask of steps.
+        """
+        if self._text is None:
+            return None
+        return self._fitted(self._text.encode(self._actions.normalize(raw)), "token_length", "a chunk as action tokens")
+
+    def finish(
+        self, outputs: Float[np.ndarray, "B C A"] | Int[np.ndarray, "B T"]
+    ) -> tuple[Float32[np.ndarray, "B C a"], Bool[np.ndarray, "B"]]:
+        """What a policy's `act` gave, in the units and width of the data set, and which rows are well-formed.
+
+        Numbers always are; of malformed tokens what can be read is used (`action_tokens`).
+        """
+        outputs = np.asarray(outputs)
+        if not np.issubdtype(outputs.dtype, np.integer):
+            return self.unnormalize(outputs), np.ones(len(outputs), bool)
+        chunks, ok = zip(
+            *(self._text.decode(row, self.policy.chunk, len(self._actions)) for row in outputs), strict=True
+        )
+        return self._actions.unnormalize(np.stack(chunks)), np.array(ok)
+
+    def _tokenised(self, instruction: str, bins: tuple[int, ...]) -> Padded:
+        ids = tokenizers.prompt(self.tokenizer, self._form, instruction, bins)
+        return self._fitted(ids, "prompt_length", f"prompt {instruction!r}")
+
+    def _fitted(self, ids: list[int], key: str, what: str) -> Padded:
+        """`ids` cut or padded to the policy's `key`, and their mask; the first cut of `what` is logged."""
+        length = getattr(self.policy, key)
+        if len(ids) > length and what not in self._warned:
+            self._warned.add(what)
+            logging.warning("%s takes %d tokens and is cut to config.policy.%s = %d", what, len(ids), key, length)
+        return tokenizers.pad(ids, length)
 
     def _picture(self, camera: str, image: bytes | np.ndarray | None, rng: np.random.Generator | None) -> Picture:
         size = self.policy.image_size
@@ -203,7 +255,7 @@ def _pad(x: Float[np.ndarray, "*batch n"], width: int) -> Float[np.ndarray, "*ba
     return padded
 
 
-def _check_cameras(policy: Pi0Config, data: DataConfig) -> None:
+def _check_cameras(policy: PolicyConfig, data: DataConfig) -> None:
     for camera in data.cameras:
         if camera not in policy.cameras:
             raise InputError(

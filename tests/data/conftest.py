@@ -37,6 +37,18 @@ def data(config) -> loader.Data:
 
 
 @pytest.fixture
+def token_config(config) -> configs.TrainConfig:
+    """The same data for a policy that reads actions as FAST's tokens, sixteen numbers a chunk."""
+    fields = {field.name: getattr(config.policy, field.name) for field in dataclasses.fields(config.policy)}
+    fields |= dict(name="pi05_insulated", token_length=40, prompt_length=80)
+    tokens = configs.ActionTokensConfig(kind="fast", path="", vocabulary=400, scale=20.0, skip=0)
+    values = dict(prompt="pi0_fast", normalization="quantile", action_tokens=tokens)
+    return dataclasses.replace(
+        config, policy=configs.InsulatedConfig(**fields), data=dataclasses.replace(config.data, **values)
+    )
+
+
+@pytest.fixture
 def folder(tmp_path) -> pathlib.Path:
     """A copy of the data set to be broken."""
     return pathlib.Path(shutil.copytree(RLDS_TINY, tmp_path / "rlds_tiny"))

@@ -6,8 +6,9 @@ import sys
 import jax
 import numpy as np
 import pytest
+from absl import logging
 
-from pizero_jax.data import loader
+from pizero_jax.data import loader, normalize
 from pizero_jax.data.windows import Windows
 from pizero_jax.types import InputError
 from tests.data.make_rlds_tiny import FOLDER
@@ -163,3 +164,53 @@ print("tensorflow" in sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", script], cwd=FOLDER.parents[2], capture_output=True, text=True)
     assert result.stdout.strip() == "False", result.stderr
+
+
+def test_batches_without_action_tokens_have_none(data):
+    batch = draw(data, 1)[0]
+    assert batch.action_tokens is batch.action_token_mask is data.action_tokens is None
+
+
+def test_batches_carry_tokens_that_decode_to_their_actions(token_config):
+    data = loader.open_data(token_config)
+    batches = [*draw(data, 2), *loader.validation_batches(data.train, data.processor, batch_size=8, count=3)]
+    for batch in batches:
+        assert batch.action_tokens.shape == batch.action_token_mask.shape == (8, 40)
+        assert batch.action_tokens.dtype == np.int32
+        assert not batch.action_tokens[~batch.action_token_mask].any()
+        raw, ok = data.processor.finish(batch.action_tokens)
+        assert ok.all()
+        error = (data.processor.actions(raw) - batch.actions)[..., :4]
+        assert np.sqrt((error**2).mean(axis=(1, 2))).max() <= 0.5 / 20  # of training chunks, past the end, too
+    assert not batches[0].action_mask.all()
+
+
+def test_training_the_action_tokenizer_is_repeated_exactly_and_skipped_where_one_was_saved(token_config, monkeypatch):
+    saved = loader.open_data(token_config).action_tokens.to_dict()
+    assert loader.open_data(token_config).action_tokens.to_dict() == saved
+    monkeypatch.setattr(loader.action_tokens, "train", None)
+    assert loader.open_data(token_config, saved).action_tokens.to_dict() == saved
+
+
+@pytest.mark.parametrize(("count", "expected"), [(3, [0, 12, 23]), (24, range(24)), (10_000, range(24))])
+def test_the_action_tokenizer_is_trained_on_evenly_spaced_windows(data, monkeypatch, token_config, count, expected):
+    seen = []
+    monkeypatch.setattr(loader, "_TRAINING_CHUNKS", count)
+    train = loader.action_tokens.train
+    monkeypatch.setattr(loader.action_tokens, "train", lambda chunks, *args: train(seen.extend(chunks) or seen, *args))
+    loader.open_data(token_config)
+    assert len(seen) == len(expected)
+    normalizer = normalize.Normalizer(data.statistics["actions"], "quantile", "actions")
+    for chunk, index in zip(seen, expected, strict=True):
+        np.testing.assert_array_equal(chunk, normalizer.normalize(data.train[index].actions))
+
+
+@pytest.mark.parametrize(("normalization", "warned"), [("quantile", False), ("zscore", True)])
+def test_bins_that_clip_much_are_reported(token_config, monkeypatch, normalization, warned):
+    levels = []
+    monkeypatch.setattr(logging, "log", lambda level, message, *values: levels.append((level, message % values)))
+    tokens = dataclasses.replace(token_config.data.action_tokens, kind="bins")
+    values = dict(action_tokens=tokens, normalization=normalization, val_split="train")
+    loader.open_data(dataclasses.replace(token_config, data=dataclasses.replace(token_config.data, **values)))
+    ((level, message),) = [entry for entry in levels if "of the held-out numbers" in entry[1]]
+    assert (level == logging.WARNING) == warned, message

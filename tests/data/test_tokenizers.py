@@ -1,9 +1,11 @@
+import pathlib
+
 import numpy as np
 import pytest
 import sentencepiece
-from absl import logging
 
 from pizero_jax.data import tokenizers
+from pizero_jax.data.tokenizers import PROMPTS
 from pizero_jax.types import InputError
 
 
@@ -32,34 +34,48 @@ def test_bytes_are_shifted_past_the_special_ids():
     assert max(tokenizer.encode("\U0010ffff")) < tokenizer.vocabulary == 259
 
 
-def test_prompt_is_bos_cleaned_text_newline_and_padding():
-    tokenizer = tokenizers.make("bytes")
-    ids, mask = tokenizers.prompt(tokenizer, "  open_the\ndoor ", 20)
-    used = [2, *(byte + 3 for byte in b"open the door\n")]
-    assert ids.tolist() == used + [0] * (20 - len(used))
-    assert mask.tolist() == [True] * len(used) + [False] * (20 - len(used))
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("pi0", "Open the door\n"),
+        ("pi05", "Task: Open the door, State: 0 128 255;\nAction: "),
+        ("pi0_fast", "Task: open the door, State: 0 128 255;\n"),
+    ],
+)
+def test_prompts_are_bos_and_the_words_of_their_form(form, expected):
+    ids = tokenizers.prompt(tokenizers.make("bytes"), PROMPTS[form], "  Open_the\ndoor ", (0, 128, 255))
+    assert ids == [2, *(byte + 3 for byte in expected.encode())]
+
+
+def test_braces_in_an_instruction_are_text():
+    ids = tokenizers.prompt(tokenizers.make("bytes"), PROMPTS["pi05"], "{state} {0}", (7,))
+    assert bytes(i - 3 for i in ids[1:]) == b"Task: {state} {0}, State: 7;\nAction: "
+
+
+def test_padding_is_masked_and_what_is_too_long_is_cut():
+    ids, mask = tokenizers.pad([2, 5, 6], 5)
+    assert ids.tolist() == [2, 5, 6, 0, 0]
+    assert mask.tolist() == [True, True, True, False, False]
     assert ids.dtype == np.int32
+    assert [part.tolist() for part in tokenizers.pad([2, 5, 6], 2)] == [[2, 5], [True, True]]
 
 
-def test_a_long_prompt_is_cut_with_a_warning_that_names_it(monkeypatch):
-    warnings = []
-    monkeypatch.setattr(logging, "warning", lambda message, *values: warnings.append(message % values))
-    ids, mask = tokenizers.prompt(tokenizers.make("bytes"), "press the button", 10)
-    assert ids.tolist() == [2, *(byte + 3 for byte in b"press the")]
-    assert mask.all()
-    assert len(warnings) == 1
-    assert "'press the button'" in warnings[0]
-    assert "config.policy.prompt_length = 10" in warnings[0]
+def test_state_bins_are_openpis():
+    golden = np.load(pathlib.Path(__file__).parent / "golden_state_bins.npz")
+    np.testing.assert_array_equal(tokenizers.state_bins(golden["in"], openpi=True), golden["out"])
+    assert golden["out"].min() == -1  # what openpi writes below the range
+    np.testing.assert_array_equal(tokenizers.state_bins(golden["in"]), np.clip(golden["out"], 0, 255))
 
 
 def test_sentencepiece_prompt_decodes_to_the_text(model):
     tokenizer = tokenizers.make(model)
     theirs = sentencepiece.SentencePieceProcessor(model_file=model)
     assert tokenizer.vocabulary == theirs.vocab_size()
-    ids, mask = tokenizers.prompt(tokenizer, "open_the drawer", 32)
+    ids = tokenizers.prompt(tokenizer, PROMPTS["pi0"], "open_the drawer")
     assert ids[0] == theirs.bos_id() == 2
-    assert ids[mask].tolist() == [2, *theirs.encode("open the drawer"), *theirs.encode("\n")]
-    assert theirs.decode(ids[mask].tolist()).strip() == "open the drawer"
+    assert tokenizer.eos == theirs.eos_id() == 1
+    assert ids == [2, *theirs.encode("open the drawer"), *theirs.encode("\n")]
+    assert theirs.decode(ids).strip() == "open the drawer"
 
 
 def test_a_missing_or_broken_model_is_named(tmp_path):

@@ -9,6 +9,7 @@ import simplejpeg
 from absl import logging
 
 from pizero_jax.config import AugmentationConfig
+from pizero_jax.data import action_tokens, tokenizers
 from pizero_jax.data.transforms import Processor, augment, decode, resize_with_pad
 from pizero_jax.types import InputError
 from tests.data import make_rlds_tiny
@@ -154,14 +155,90 @@ def test_actions_come_back_as_they_were(process, data):
     assert process().action_dim_mask.tolist() == [True] * 4 + [False] * 3
 
 
+@pytest.fixture
+def warnings(monkeypatch) -> list[str]:
+    seen = []
+    monkeypatch.setattr(logging, "warning", lambda message, *values: seen.append(message % values))
+    return seen
+
+
 def test_each_prompt_is_tokenised_once(process, monkeypatch):
-    warnings = []
-    monkeypatch.setattr(logging, "warning", lambda *_: warnings.append(1))
-    processor = process(policy=dict(prompt_length=5))
+    processor, calls = process(), []
+    monkeypatch.setattr(tokenizers, "prompt", lambda *_: calls.append(1) or [2])
+    for value in range(3):
+        processor.observation({}, np.full(4, value), "reach")
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("prompt", ["pi0", "pi05"])
+def test_a_prompt_that_is_cut_is_named_once_whatever_the_state(process, warnings, prompt):
+    processor = process(policy=dict(prompt_length=5), prompt=prompt)
     warnings.clear()
-    observe(processor)
-    observe(processor)
+    for value in range(3):
+        assert processor.observation({}, np.full(4, value), "reach please").prompt_mask.all()
     assert len(warnings) == 1
+    assert "prompt 'reach please' takes" in warnings[0]
+    assert "cut to config.policy.prompt_length = 5" in warnings[0]
+
+
+@pytest.mark.parametrize(("openpi", "lowest"), [(False, "0"), (True, "-1")])
+def test_the_prompt_holds_the_bins_of_the_normalised_state_without_its_padding(process, data, openpi, lowest):
+    processor = process(policy=dict(prompt_length=80), prompt="pi05", openpi_state_bins=openpi)
+    statistics = data.statistics["state"]
+    state = statistics.mean + np.array([-2.0, 0.0, 0.5, 2.0]) * statistics.std
+    seen = processor.observation({}, state + 1e-4, "reach")  # off the edges of bins
+    text = bytes(i - 3 for i in seen.prompt[seen.prompt_mask][1:].tolist()).decode()
+    assert text == f"Task: reach, State: {lowest} 128 192 255;\nAction: "
+
+
+@pytest.fixture
+def process_tokens(token_config, data):
+    """A processor of a policy over bins, whose sequences take 8 + 16 + 2 ids."""
+
+    def make(**policy) -> Processor:
+        changed = dataclasses.replace(token_config.policy, **policy)
+        bins = dataclasses.replace(token_config.data.action_tokens, kind="bins")
+        config = dataclasses.replace(token_config.data, action_tokens=bins)
+        return Processor(changed, config, data.statistics, action_tokens.Bins())
+
+    return make
+
+
+def test_tokens_are_padded_and_finish_gives_actions_back(process_tokens, data):
+    processor, raw = process_tokens(), data.train[0].actions
+    ids, mask = processor.tokens(raw)
+    assert mask.tolist() == [True] * 26 + [False] * 14
+    actions, ok = processor.finish(np.stack([ids, ids[::-1], np.zeros(40, np.int32)]))
+    assert ok.tolist() == [True, False, False]
+    span = data.statistics["actions"].q99 - data.statistics["actions"].q01
+    clipped = np.clip(raw, data.statistics["actions"].q01, data.statistics["actions"].q99)
+    assert (np.abs(actions[0] - clipped) <= span / 512 + 1e-5).all()  # half a bin
+    middle = np.where(span > 0, data.statistics["actions"].q01 + span / 2, raw[0])  # what a normalised 0 means
+    np.testing.assert_allclose(actions[2], np.tile(middle, (4, 1)), atol=1e-5)
+
+
+def test_finish_of_numbers_is_unnormalise(process, data):
+    normalised = process().actions(np.stack([data.train[0].actions, data.train[1].actions]))
+    actions, ok = process().finish(normalised)
+    np.testing.assert_array_equal(actions, process().unnormalize(normalised))
+    assert ok.tolist() == [True, True]
+    assert process().tokens(data.train[0].actions) is None
+
+
+def test_tokens_that_are_cut_are_named_once_and_still_read(process_tokens, data, warnings):
+    processor, whole = process_tokens(token_length=20), process_tokens()
+    warnings.clear()
+    rows = [processor.tokens(data.train[index].actions)[0] for index in range(3)]
+    assert warnings == ["a chunk as action tokens takes 26 tokens and is cut to config.policy.token_length = 20"]
+    actions, ok = processor.finish(np.stack(rows))
+    assert not ok.any()
+    np.testing.assert_array_equal(actions[0, :3], whole.finish(whole.tokens(data.train[0].actions)[0][None])[0][0, :3])
+
+
+def test_action_tokens_that_do_not_fit_the_vocabulary_are_refused(token_config, process_tokens):
+    language = dataclasses.replace(token_config.policy.language, vocabulary=300)
+    with pytest.raises(InputError, match=r"config.policy.language.vocabulary = 300 has no room for 256 action tokens"):
+        process_tokens(language=language)
 
 
 @pytest.mark.parametrize(
