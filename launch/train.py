@@ -49,7 +49,7 @@ def main() -> None:
 def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite: bool = False) -> dict[str, float]:
     """Trains, and returns the last value of each metric."""
     prepare(workdir, config, resume=resume, overwrite=overwrite)
-    data = loader.open_data(config)
+    data = loader.open_data(config, saved_action_tokens(workdir) if resume else None)
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch_size(config.batch_size, mesh)
     policy = policies.make(config.policy, config.loss)
@@ -59,6 +59,7 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
     metadata = {
         "config": dataclasses.asdict(config),
         "statistics": normalize.to_dict(data.statistics),
+        "action_tokens": data.action_tokens and data.action_tokens.to_dict(),
         "versions": versions() | {"devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}"},
     }
     workdir.mkdir(parents=True, exist_ok=True)
@@ -82,6 +83,12 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     learning_curves(records, workdir / "curves.png")
     return {name: value for record in records for name, value in record.items()}
+
+
+def saved_action_tokens(workdir: Path) -> dict | None:
+    """The action tokenizer that a run began with."""
+    file = workdir / "config.json"
+    return json.loads(file.read_text()).get("action_tokens") if file.exists() else None
 
 
 def prepare(workdir: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
