@@ -9,11 +9,13 @@ newest checkpoint as if the run had never stopped.
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import jax
 from absl import flags
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
 import launch
@@ -22,9 +24,10 @@ from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build, differences
 from pizero_jax.data import loader, normalize
 from pizero_jax.provenance import versions
+from pizero_jax.report import parameters
 from pizero_jax.report.figures import learning_curves
-from pizero_jax.train import checkpoint, initial, loop
-from pizero_jax.types import InputError
+from pizero_jax.train import checkpoint, freeze, initial, loop
+from pizero_jax.types import InputError, Policy
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0_metaworld.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
@@ -56,6 +59,8 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
     given = None
     if config.init.weights:
         given = initial.given_params(config.init.weights, nn.unbox(jax.eval_shape(policy.init, jax.random.key(0))))
+    if config.freeze.params or config.policy.lora.rules:
+        print(learning_table(policy, config), file=sys.stderr)
     metadata = {
         "config": dataclasses.asdict(config),
         "statistics": normalize.to_dict(data.statistics),
@@ -83,6 +88,13 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     learning_curves(records, workdir / "curves.png")
     return {name: value for record in records for name, value in record.items()}
+
+
+def learning_table(policy: Policy, config: TrainConfig) -> str:
+    """What learns of each part; InputError if a pattern of `config.freeze` fits nothing."""
+    leaves = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
+    learning, frozen = (flatten_dict(part, sep="/") for part in freeze.split(leaves, config.freeze))
+    return parameters.by_part(parameters.rows(learning, frozen))
 
 
 def saved_action_tokens(workdir: Path) -> dict | None:
