@@ -33,7 +33,8 @@ class TrainedPolicy:
     action_tokens: ActionTokenizer | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "_act", jax.jit(self.policy.act, static_argnames="num_steps"))
+        static = "num_steps" if self.policy.velocity else ()
+        object.__setattr__(self, "_act", jax.jit(self.policy.act, static_argnames=static))
 
     def infer(
         self,
@@ -84,6 +85,8 @@ class TrainedPolicy:
             self.processor.observation(observation["images"], observation["state"], instruction)
             for observation, instruction in zip(observations, instructions, strict=True)
         ]
+        if num_steps and not self.policy.velocity:
+            raise InputError(f"num_steps = {num_steps}: {self.config.policy.name!r} has no solver, leave it out")
         options = {"num_steps": num_steps} if num_steps else {}
         return self.processor.finish(self._act(self.params, key, stack(rows), **options))
 
