@@ -5,9 +5,11 @@ from configs import pi05_metaworld
 
 def with_tokens(c):
     """The config `c` with FAST tokens of its actions, ids behind those of the byte tokenizer."""
-    c.policy.token_length = 40  # 26 at most in the training data
-    c.policy.language.vocabulary = 259 + 512
-    c.data.action_tokens.update(dict(kind="fast", vocabulary=512, skip=0))
+    c.policy.token_length = 40  # 38 at most in the training data
+    c.policy.language.vocabulary = 259 + 128
+    c.data.action_tokens.update(dict(kind="fast", vocabulary=128, skip=0))  # rarer tokens would be seen too seldom
+    c.steps = 1_500
+    c.optimizer.decay_steps = c.steps
     return c
 
 
