@@ -8,6 +8,7 @@ newest checkpoint as if the run had never stopped.
 
 import dataclasses
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ from pizero_jax.report import parameters
 from pizero_jax.report.figures import learning_curves
 from pizero_jax.train import checkpoint, freeze, initial, loop
 from pizero_jax.types import InputError, Policy
+from pizero_jax.weights.merge import equations
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0_metaworld.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
@@ -91,7 +93,12 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
 
 
 def learning_table(policy: Policy, config: TrainConfig) -> str:
-    """What learns of each part; InputError if a pattern of `config.freeze` fits nothing."""
+    """What learns of each part; InputError if a pattern of `config.freeze` or of an adapter fits nothing."""
+    modules = equations(policy)
+    for i, rule in enumerate(config.policy.lora.rules):
+        if not any(re.fullmatch(rule.modules, module) for module in modules):
+            where = f"config.policy.lora.rules[{i}].modules = {rule.modules!r}"
+            raise InputError(f"{where} fits no module, such as {sorted(modules)[0]!r}; launch.describe shows all")
     leaves = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
     learning, frozen = (flatten_dict(part, sep="/") for part in freeze.split(leaves, config.freeze))
     return parameters.by_part(parameters.rows(learning, frozen))
