@@ -18,7 +18,7 @@ import launch
 from pizero_jax import config as configs
 from pizero_jax import mesh as meshes
 from pizero_jax import policies, provenance
-from pizero_jax.config import Pi0Config
+from pizero_jax.config import PolicyConfig
 from pizero_jax.train import optimizer
 from pizero_jax.train.flops import forward_flops
 from pizero_jax.train.step import compile_step, init_state, to_mesh
@@ -48,7 +48,7 @@ def peak_flops(device_kind: str) -> float | None:
     return next((peak for name, peak in PEAK_FLOPS.items() if device_kind.startswith(name)), None)
 
 
-def random_batch(config: Pi0Config, rows: int) -> Batch:
+def random_batch(config: PolicyConfig, rows: int) -> Batch:
     """Pictures, prompts and actions of the config's shapes; all cameras are there and nothing is padded."""
     rng = np.random.default_rng(0)
     side = config.image_size
@@ -60,7 +60,11 @@ def random_batch(config: Pi0Config, rows: int) -> Batch:
         prompt_mask=np.ones((rows, config.prompt_length), bool),
     )
     actions = rng.standard_normal((rows, config.chunk, config.action_dim), np.float32)
-    return Batch(observation, actions, np.ones((rows, config.chunk), bool), np.ones((rows, config.action_dim), bool))
+    steps, dims = np.ones((rows, config.chunk), bool), np.ones((rows, config.action_dim), bool)
+    if not hasattr(config, "token_length"):
+        return Batch(observation, actions, steps, dims)
+    tokens = rng.integers(0, config.language.vocabulary, (rows, config.token_length), np.int32)
+    return Batch(observation, actions, steps, dims, tokens, np.ones(tokens.shape, bool))
 
 
 def seconds(function: Callable) -> tuple[float, object]:

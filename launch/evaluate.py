@@ -75,7 +75,7 @@ def evaluate(trained: TrainedPolicy, env_config: EnvConfig, output: Path) -> dic
         "settings": {
             "episodes": EPISODES.value,
             "seed": SEED.value,
-            "num_steps": NUM_STEPS.value or trained.config.policy.num_steps,
+            "num_steps": NUM_STEPS.value or getattr(trained.config.policy, "num_steps", None),
             **dataclasses.asdict(env_config),
         },
         "versions": versions(),

@@ -8,12 +8,15 @@ newest checkpoint as if the run had never stopped.
 
 import dataclasses
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import jax
 from absl import flags
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
 import launch
@@ -22,9 +25,11 @@ from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build, differences
 from pizero_jax.data import loader, normalize
 from pizero_jax.provenance import versions
+from pizero_jax.report import parameters
 from pizero_jax.report.figures import learning_curves
-from pizero_jax.train import checkpoint, initial, loop
-from pizero_jax.types import InputError
+from pizero_jax.train import checkpoint, freeze, initial, loop
+from pizero_jax.types import InputError, Policy
+from pizero_jax.weights.merge import equations
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0_metaworld.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
@@ -49,16 +54,19 @@ def main() -> None:
 def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite: bool = False) -> dict[str, float]:
     """Trains, and returns the last value of each metric."""
     prepare(workdir, config, resume=resume, overwrite=overwrite)
-    data = loader.open_data(config)
+    data = loader.open_data(config, saved_action_tokens(workdir) if resume else None)
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch_size(config.batch_size, mesh)
     policy = policies.make(config.policy, config.loss)
     given = None
     if config.init.weights:
         given = initial.given_params(config.init.weights, nn.unbox(jax.eval_shape(policy.init, jax.random.key(0))))
+    if config.freeze.params or config.policy.lora.rules:
+        print(learning_table(policy, config), file=sys.stderr)
     metadata = {
         "config": dataclasses.asdict(config),
         "statistics": normalize.to_dict(data.statistics),
+        "action_tokens": data.action_tokens and data.action_tokens.to_dict(),
         "versions": versions() | {"devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}"},
     }
     workdir.mkdir(parents=True, exist_ok=True)
@@ -82,6 +90,24 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     learning_curves(records, workdir / "curves.png")
     return {name: value for record in records for name, value in record.items()}
+
+
+def learning_table(policy: Policy, config: TrainConfig) -> str:
+    """What learns of each part; InputError if a pattern of `config.freeze` or of an adapter fits nothing."""
+    modules = equations(policy)
+    for i, rule in enumerate(config.policy.lora.rules):
+        if not any(re.fullmatch(rule.modules, module) for module in modules):
+            where = f"config.policy.lora.rules[{i}].modules = {rule.modules!r}"
+            raise InputError(f"{where} fits no module, such as {sorted(modules)[0]!r}; launch.describe shows all")
+    leaves = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
+    learning, frozen = (flatten_dict(part, sep="/") for part in freeze.split(leaves, config.freeze))
+    return parameters.by_part(parameters.rows(learning, frozen))
+
+
+def saved_action_tokens(workdir: Path) -> dict | None:
+    """The action tokenizer that a run began with."""
+    file = workdir / "config.json"
+    return json.loads(file.read_text()).get("action_tokens") if file.exists() else None
 
 
 def prepare(workdir: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:

@@ -5,6 +5,7 @@
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -294,6 +295,9 @@ class TrainConfig:
         _require(tokens.skip >= 0, "config.data.action_tokens.skip", tokens.skip, "0 or more")
         for i, rule in enumerate(p.lora.rules):
             _require(rule.rank >= 1, f"config.policy.lora.rules[{i}].rank", rule.rank, "at least 1")
+            _require_pattern(f"config.policy.lora.rules[{i}].modules", rule.modules)
+        for i, pattern in enumerate(self.freeze.params):
+            _require_pattern(f"config.freeze.params[{i}]", pattern)
         samples = self.loss.samples_per_observation
         _require(samples >= 1, "config.loss.samples_per_observation", samples, "at least 1")
         _require(0 <= o.ema < 1, "config.optimizer.ema", o.ema, "in [0, 1)")
@@ -311,6 +315,13 @@ class TrainConfig:
 def _require(holds: bool, path: str, value: Any, allowed: str) -> None:
     if not holds:
         raise InputError(f"{path} = {value!r} should be {allowed}")
+
+
+def _require_pattern(path: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"{path} = {pattern!r} should be a regular expression: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)

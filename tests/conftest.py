@@ -13,7 +13,19 @@ from flax import linen as nn
 from configs import base
 from pizero_jax import config as configs
 from pizero_jax import policies
-from pizero_jax.config import AttentionConfig, ExpertConfig, LanguageConfig, LossConfig, Pi0Config, VisionConfig
+from pizero_jax.config import (
+    AttentionConfig,
+    BackboneConfig,
+    ExpertConfig,
+    InsulatedConfig,
+    LanguageConfig,
+    LossConfig,
+    Pi0Config,
+    Pi0FastConfig,
+    Pi05Config,
+    PolicyConfig,
+    VisionConfig,
+)
 from pizero_jax.types import Batch, Observation
 
 ONE_SAMPLE = LossConfig(samples_per_observation=1, openpi_padding=False, flow_weight=1.0)
@@ -40,16 +52,39 @@ def tiny() -> Pi0Config:
 
 
 @pytest.fixture(scope="session")
+def variants(tiny) -> dict[str, PolicyConfig]:
+    """Every policy by name, in the sizes of `tiny`, with six action tokens where it writes some."""
+    common = {field.name: getattr(tiny, field.name) for field in dataclasses.fields(BackboneConfig)}
+    flow = common | {"expert": tiny.expert, "num_steps": tiny.num_steps}
+    return {
+        "pi0": tiny,
+        "pi05": Pi05Config(**flow, name="pi05"),
+        "pi05_insulated": InsulatedConfig(**flow, name="pi05_insulated", token_length=6),
+        "pi0_fast": Pi0FastConfig(**common, name="pi0_fast", token_length=6, openpi_positions=False),
+    }
+
+
+@pytest.fixture(scope="session")
+def random_params():
+    """A function of a policy: parameters that are random everywhere, so that no fault hides behind a zero or a one."""
+
+    def make(policy):
+        shapes = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
+        rng = np.random.default_rng(0)
+        return jax.tree.map(lambda x: jnp.asarray(0.2 * rng.standard_normal(x.shape), jnp.float32), shapes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny_policy(tiny):
     return policies.make(tiny, ONE_SAMPLE)
 
 
 @pytest.fixture(scope="session")
-def tiny_params(tiny_policy):
-    """Random everywhere, so that no fault hides behind a zero or a one; of about the size of fresh matrices."""
-    shapes = nn.unbox(jax.eval_shape(tiny_policy.init, jax.random.key(0)))
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: jnp.asarray(0.2 * rng.standard_normal(x.shape), jnp.float32), shapes)
+def tiny_params(tiny_policy, random_params):
+    """Of about the size of fresh matrices."""
+    return random_params(tiny_policy)
 
 
 @pytest.fixture(scope="session")
@@ -79,4 +114,10 @@ def random_batch(config: Pi0Config, B: int, seed: int = 0) -> Batch:
         prompt_mask=prompt_mask,
     )
     actions = rng.standard_normal((B, config.chunk, config.action_dim)).astype(np.float32)
-    return Batch(observation, actions, np.ones((B, config.chunk), bool), np.ones((B, config.action_dim), bool))
+    tokens = {}
+    if hasattr(config, "token_length"):
+        T = config.token_length
+        ids = rng.integers(2, config.language.vocabulary, (B, T)).astype(np.int32)
+        tokens = {"action_tokens": ids, "action_token_mask": np.arange(T) < T - rows[:, None] % 3}
+    steps, dims = np.ones((B, config.chunk), bool), np.ones((B, config.action_dim), bool)
+    return Batch(observation, actions, steps, dims, **tokens)

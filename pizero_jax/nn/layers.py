@@ -33,14 +33,14 @@ class Linear(nn.Module):
     dtype: str
     lora: LoraConfig = low_rank.NONE
     bias: bool = False
-    init: Callable | None = None  # of the weight; normal by its fan-in
+    kernel_init: Callable | None = None  # normal by its fan-in
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         letters, out = self.equation.split(",")[1].split("->")
         inner, outer = ([i for i, letter in enumerate(letters) if (letter in out) == there] for there in (False, True))
         x = x.astype(self.dtype)
-        kernel = weight(self, "kernel", self.shape, self.axes, self.init or fan_in(inner, outer))
+        kernel = weight(self, "kernel", self.shape, self.axes, self.kernel_init or fan_in(inner, outer))
         y = jnp.einsum(self.equation, x, kernel.astype(self.dtype))
         rule = low_rank.rule_for("/".join(self.path), self.lora)
         if rule is not None:
@@ -120,7 +120,7 @@ class AdaptiveRMSNorm(nn.Module):
         T, D = x.shape[1:]
         zeros = nn.initializers.zeros
         sizes, axes = (condition.shape[-1], 3 * D), ("embed", None)
-        modulation = dense(*sizes, axes, x.dtype, self.lora, init=zeros, name="modulation")(condition)
+        modulation = dense(*sizes, axes, x.dtype, self.lora, kernel_init=zeros, name="modulation")(condition)
         scale, shift, gate = jnp.split(jnp.repeat(modulation, T // condition.shape[1], axis=1), 3, axis=-1)
         return (unit_rms(x) * (1 + scale) + shift).astype(x.dtype), gate
 

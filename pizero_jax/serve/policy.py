@@ -7,15 +7,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
-from jaxtyping import Float
+from absl import logging
+from jaxtyping import Bool, Float
 
 from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build
-from pizero_jax.data import normalize
+from pizero_jax.data import action_tokens, normalize
+from pizero_jax.data.action_tokens import ActionTokenizer
 from pizero_jax.data.transforms import Processor, stack
 from pizero_jax.train.checkpoint import open_run
-from pizero_jax.types import Params, Policy
+from pizero_jax.types import InputError, Params, Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +30,11 @@ class TrainedPolicy:
     processor: Processor
     step: int
     versions: dict[str, str]
+    action_tokens: ActionTokenizer | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "_act", jax.jit(self.policy.act, static_argnames="num_steps"))
+        static = "num_steps" if self.policy.velocity else ()
+        object.__setattr__(self, "_act", jax.jit(self.policy.act, static_argnames=static))
 
     def infer(
         self,
@@ -47,7 +50,7 @@ class TrainedPolicy:
           observation: {"images": {camera: uint8 [h, w, 3] or encoded}, "state": [P], raw}.
           instruction: as the data set words it.
           key: of the noise that the flow starts from.
-          num_steps: of the solver; the config's by default.
+          num_steps: of the solver; the config's by default. Policies over tokens have none.
         """
         return self.infer_batch([observation], [instruction], key, num_steps=num_steps)[0]
 
@@ -60,17 +63,37 @@ class TrainedPolicy:
         num_steps: int | None = None,
     ) -> Float[np.ndarray, "B C a"]:
         """As `infer`, for B observations at once, one instruction each; the policy compiles once per B."""
+        actions, well_formed = self.infer_checked(observations, instructions, key, num_steps=num_steps)
+        if not well_formed.all():
+            logging.warning("%d of %d chunks were written malformed", np.sum(~well_formed), len(well_formed))
+        return actions
+
+    def infer_checked(
+        self,
+        observations: Sequence[Mapping[str, Any]],
+        instructions: Sequence[str],
+        key: jax.Array,
+        *,
+        num_steps: int | None = None,
+    ) -> tuple[Float[np.ndarray, "B C a"], Bool[np.ndarray, "B"]]:
+        """As `infer_batch`, and which chunks are well-formed.
+
+        Those of a flow always are. A policy over tokens may write what is no chunk: what can be read of it is used, and
+        the rest is the middle of the normalised range (`data/action_tokens.py`).
+        """
         rows = [
             self.processor.observation(observation["images"], observation["state"], instruction)
             for observation, instruction in zip(observations, instructions, strict=True)
         ]
-        num_steps = num_steps or self.config.policy.num_steps
-        return self.processor.unnormalize(self._act(self.params, key, stack(rows), num_steps=num_steps))
+        if num_steps and not self.policy.velocity:
+            raise InputError(f"num_steps = {num_steps}: {self.config.policy.name!r} has no solver, leave it out")
+        options = {"num_steps": num_steps} if num_steps else {}
+        return self.processor.finish(self._act(self.params, key, stack(rows), **options))
 
     def blinded(self) -> "TrainedPolicy":
         """The same weights with every picture zeroed, for controls."""
         data = dataclasses.replace(self.config.data, blind=True)
-        processor = Processor(self.config.policy, data, self.statistics)
+        processor = Processor(self.config.policy, data, self.statistics, self.action_tokens)
         return dataclasses.replace(self, processor=processor)
 
 
@@ -78,15 +101,18 @@ def load(workdir: str | Path, *, step: int | None = None) -> TrainedPolicy:
     """The trained policy in a workdir, from its newest checkpoint or that of `step`.
 
     Raises:
-      InputError: there is no finished checkpoint.
+      InputError: there is no finished checkpoint, or one that is not enough to act.
     """
     checkpoints = open_run(workdir, step, flag="--checkpoint")
     step = checkpoints.steps[-1] if step is None else step
     metadata = checkpoints.metadata(step)
+    if not metadata["statistics"]:
+        raise InputError(f"--checkpoint={workdir} holds imported weights without statistics: train from it to act")
     config = build(TrainConfig, metadata["config"])
     policy = policies.make(config.policy, config.loss)
-    like = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
-    params = checkpoints.acting_params(step, like)
+    saved = checkpoints.acting_shapes(step)
+    params = checkpoints.acting_params(step, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved))
     statistics = normalize.from_dict(metadata["statistics"])
-    processor = Processor(config.policy, config.data, statistics)
-    return TrainedPolicy(policy, params, config, statistics, processor, step, metadata["versions"])
+    tokens = action_tokens.make(config.data.action_tokens, saved=metadata["action_tokens"])
+    processor = Processor(config.policy, config.data, statistics, tokens)
+    return TrainedPolicy(policy, params, config, statistics, processor, step, metadata["versions"], tokens)

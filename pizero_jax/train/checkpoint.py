@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from pizero_jax.train import freeze
 from pizero_jax.train.step import TrainState
@@ -49,11 +50,11 @@ class Checkpoints:
         self._orbax.close()
 
     def restore(self, state: TrainState, step: int) -> TrainState:
-        """The state saved at `step`, laid out as `state` is."""
+        """The state saved at `step`, laid out as `state` is; of that only shapes, types and places count."""
         loaded = self._orbax.load_checkpointables(step, jax.tree.map(_abstract_leaf, _items(state)))
-        return TrainState(
-            state.step + step, loaded["params"], loaded.get("ema"), loaded["optimizer"], loaded.get("frozen", {})
-        )
+        count = _abstract_leaf(state.step)
+        count = jax.make_array_from_callback((), count.sharding, lambda _: np.asarray(step, count.dtype))
+        return TrainState(count, loaded["params"], loaded.get("ema"), loaded["optimizer"], loaded.get("frozen", {}))
 
     def acting_params(self, step: int, like: Params) -> Params:
         """The averaged parameters if the run keeps them, else the raw ones; in the shapes, types and places of `like`.

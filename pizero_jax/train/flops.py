@@ -1,26 +1,46 @@
-"""How many floating-point operations a policy's training step needs, from its config."""
+"""How many floating-point operations a policy needs, from its config."""
 
-from pizero_jax.config import Pi0Config, VisionConfig
+from pizero_jax.config import FlowConfig, InsulatedConfig, Pi0Config, Pi0FastConfig, PolicyConfig, VisionConfig
 
 
-def forward_flops(config: Pi0Config, samples_per_observation: int = 1) -> float:
+def forward_flops(config: PolicyConfig, samples_per_observation: int = 1) -> float:
     """FLOPs of one row's loss, forward, all cameras there; a multiply-add counts two, a backward pass twice as much.
 
-    Matrix products only: linear maps, convolutions, and each query against each key, masked or not. Norms, softmax and
-    the embedding's look-up are left out (about 1%). The last language layer counts its keys and values alone: the rest
-    of it is not computed.
+    Matrix products only: linear maps, convolutions, and each query against each key, masked or not. Norms, softmax,
+    adapters and the embedding's look-up are left out (about 1%). Where nothing reads its output the last language
+    layer counts its keys and values alone: the rest of it is not computed.
 
         vision    I n (4 D^2 + 2 D F + 2 n D) L + stem + head        n tokens of a picture
         language  S (2 D N H + 3 D F) (L - 1) + 2 S S N H (L - 1) + 2 S D K H L    S tokens: pictures and prompt
-        expert    T (2 D N H + 2 D K H + 3 D F) L + 2 T (S + T) N H L      T = 1 + M C tokens: state and M chunks
+        tokens    T (2 D N H + 2 D K H + 3 D F) L + 2 T (S + T) N H L, T of them after the prompt, and (T + 1) D V
+        expert    the same without D V; T = 1 + M C tokens: pi0's state and M chunks
 
     Multiply-adds; letters as elsewhere, each expert with its own D and F.
     """
-    tokens = (config.image_size // config.vision.patch) ** 2
-    pictures = len(config.cameras) * _vision(config.vision, config.image_size, config.language.width)
-    prefix = len(config.cameras) * tokens + config.prompt_length
-    suffix = 1 + samples_per_observation * config.chunk
-    return 2.0 * (pictures + _language(config, prefix) + _expert(config, prefix, suffix))
+    S = _prefix(config)
+    writes = isinstance(config, InsulatedConfig | Pi0FastConfig)
+    total = _pictures(config) + _language(config, S, whole=writes)
+    if writes:
+        total += _tokens(config, S, config.token_length - 1)
+    if isinstance(config, FlowConfig):
+        total += _expert(config, S, samples_per_observation)
+    return 2.0 * total
+
+
+def act_flops(config: PolicyConfig) -> float:
+    """FLOPs of one chunk of actions: the prefix once, then each solver step, or each of `token_length` tokens."""
+    S = _prefix(config)
+    if isinstance(config, FlowConfig):
+        return 2.0 * (_pictures(config) + _language(config, S, whole=False) + config.num_steps * _expert(config, S, 1))
+    return 2.0 * (_pictures(config) + _language(config, S, whole=True) + _tokens(config, S, config.token_length))
+
+
+def _prefix(config: PolicyConfig) -> int:
+    return len(config.cameras) * (config.image_size // config.vision.patch) ** 2 + config.prompt_length
+
+
+def _pictures(config: PolicyConfig) -> int:
+    return len(config.cameras) * _vision(config.vision, config.image_size, config.language.width)
 
 
 def _vision(c: VisionConfig, side: int, language_width: int) -> int:
@@ -38,16 +58,29 @@ def _conv_stem(c: VisionConfig, side: int) -> int:
     return first + sum((side // 4 >> i) ** 2 * 9 * widths[i - 1] * widths[i] for i in range(1, halvings + 1))
 
 
-def _language(config: Pi0Config, S: int) -> int:
+def _language(config: PolicyConfig, S: int, whole: bool) -> int:
     a, D, F = config.attention, config.language.width, config.language.mlp
     heads = a.heads * a.head_dim
-    whole = S * (2 * D * heads + 3 * D * F) + 2 * S * S * heads
-    return (a.depth - 1) * whole + a.depth * S * 2 * D * a.kv_heads * a.head_dim
+    layer = S * (2 * D * heads + 3 * D * F) + 2 * S * S * heads
+    return (a.depth - (not whole)) * layer + a.depth * S * 2 * D * a.kv_heads * a.head_dim
 
 
-def _expert(config: Pi0Config, S: int, T: int) -> int:
-    a, D, F = config.attention, config.expert.width, config.expert.mlp
+def _tokens(config: PolicyConfig, S: int, T: int) -> int:
+    D = config.language.width
+    return _later(config, D, config.language.mlp, S, T) + (T + 1) * D * config.language.vocabulary
+
+
+def _expert(config: FlowConfig, S: int, M: int) -> int:
+    D, A, steps = config.expert.width, config.action_dim, M * config.chunk
+    if isinstance(config, Pi0Config):
+        lead, around = 1, config.state_dim * D + steps * 3 * D * D  # the state, and actions mixed with the time
+    else:
+        lead, around = 0, M * (2 + 3 * (2 * config.attention.depth + 1)) * D * D  # the time, and the norms
+    return _later(config, D, config.expert.mlp, S, lead + steps) + around + steps * 2 * A * D
+
+
+def _later(config: PolicyConfig, D: int, F: int, S: int, T: int) -> int:
+    """T tokens of width D behind S others."""
+    a = config.attention
     heads = a.heads * a.head_dim
-    layer = T * (2 * D * heads + 2 * D * a.kv_heads * a.head_dim + 3 * D * F) + 2 * T * (S + T) * heads
-    actions = (T - 1) * (2 * config.action_dim * D + 3 * D * D)  # in, mixed with the time, and out
-    return a.depth * layer + config.state_dim * D + actions
+    return a.depth * (T * (2 * D * heads + 2 * D * a.kv_heads * a.head_dim + 3 * D * F) + 2 * T * (S + T) * heads)

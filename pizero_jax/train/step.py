@@ -32,6 +32,16 @@ class TrainState:
         return freeze.join(self.params if self.ema is None else self.ema, self.frozen)
 
 
+def fresh_state(
+    policy: Policy, tx: optax.GradientTransformation, ema: float, seed: int, frozen: FreezeConfig
+) -> TrainState:
+    """The state before the first step; its leaves carry their logical axes."""
+    params, still = freeze.split(policy.init(jax.random.key(seed)), frozen)
+    # A copy of its own: params and EMA are both donated to the step.
+    average = jax.tree.map(jnp.copy, params) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, average, tx.init(params), freeze.cast(still, frozen))
+
+
 def init_state(
     policy: Policy,
     tx: optax.GradientTransformation,
@@ -41,13 +51,7 @@ def init_state(
     frozen: FreezeConfig = freeze.NOTHING,
 ):
     """The fresh state, each leaf created where it will live, and the tree of those shardings."""
-
-    def fresh() -> TrainState:
-        params, still = freeze.split(policy.init(jax.random.key(seed)), frozen)
-        # A copy of its own: params and EMA are both donated to the step.
-        average = jax.tree.map(jnp.copy, params) if ema else None
-        return TrainState(jnp.zeros((), jnp.int32), params, average, tx.init(params), freeze.cast(still, frozen))
-
+    fresh = partial(fresh_state, policy, tx, ema, seed, frozen)
     # The boxes that carry logical axes pass through the optimiser, whose moments are then sharded like their weights.
     placed = meshes.shardings(jax.eval_shape(fresh), mesh)
     return jax.jit(lambda: nn.unbox(fresh()), out_shardings=placed)(), placed

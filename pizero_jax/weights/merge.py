@@ -23,7 +23,7 @@ def equations(policy: Policy) -> dict[str, str]:
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
-        jax.eval_shape(policy.init, jax.random.key(0))
+        jax.eval_shape(lambda key: policy.init(key), jax.random.key(0))  # a new function: not traced before
     return found
 
 

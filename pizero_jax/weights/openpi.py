@@ -180,7 +180,7 @@ def read(
     options = [f"loss.openpi_padding, activations in {config.dtype}"]
     options += ["policy.lora.openpi"] if config.lora.rules else []
     options += ["policy.openpi_positions"] if isinstance(config, Pi0FastConfig) else []
-    logging.info("%s holds openpi's %s; as openpi trained it: %s", arrays.name, config.name, ", ".join(options))
+    logging.warning("%s holds openpi's %s; as openpi trained it: %s", arrays.name, config.name, ", ".join(options))
     table = {path: leaf(path) for path in sources.flat(abstract)}
     return Weights(config, LOSS, sources.fill(policy, table, arrays, mesh, param_dtype))
 

@@ -10,7 +10,8 @@ from configs import pi0, pi0_metaworld
 from pizero_jax import config as configs
 from pizero_jax import policies
 from pizero_jax.config import LossConfig, VisionConfig
-from pizero_jax.train.flops import forward_flops
+from pizero_jax.nn.paligemma import BLOCK
+from pizero_jax.train.flops import act_flops, forward_flops
 
 
 def policy_config(module):
@@ -64,6 +65,27 @@ def test_the_formula_counts_what_the_loss_computes(tiny, make_batch, vision, sam
     batch = jax.tree.map(jnp.asarray, make_batch(config, 1))
     traced = jax.make_jaxpr(lambda params: policy.loss(params, jax.random.key(0), batch)[0])(params)
     assert counted(traced.jaxpr) == pytest.approx(forward_flops(config, samples), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["pi05", "pi05_insulated", "pi0_fast"])
+def test_the_formula_counts_what_the_losses_of_the_other_policies_compute(variants, make_batch, name):
+    config = dataclasses.replace(
+        variants[name], attention=dataclasses.replace(variants[name].attention, depth=LANGUAGE_DEPTH)
+    )
+    if name != "pi05":
+        config = dataclasses.replace(config, token_length=BLOCK)  # logits come in whole blocks
+    policy = policies.make(config, LossConfig(samples_per_observation=2, openpi_padding=False, flow_weight=1.0))
+    params = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
+    batch = jax.tree.map(jnp.asarray, make_batch(config, 1))
+    traced = jax.make_jaxpr(lambda params: policy.loss(params, jax.random.key(0), batch)[0])(params)
+    assert counted(traced.jaxpr) == pytest.approx(forward_flops(config, 2), rel=1e-9)
+
+
+def test_acting_costs_the_prefix_once_and_the_expert_in_every_step():
+    config = policy_config(pi0)
+    two, ten = (act_flops(dataclasses.replace(config, num_steps=n)) for n in (2, 10))
+    assert (ten - two) / 8 == pytest.approx(38.61e9, rel=0.02)  # known, of one step
+    assert ten == pytest.approx(4.38e12 - 0.18e12, rel=0.01)  # known, less the last language layer's dead work
 
 
 def test_the_published_model_costs_what_is_known():

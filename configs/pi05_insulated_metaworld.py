@@ -1,0 +1,9 @@
+"""pi0.5 with knowledge insulation, in small: the backbone learns FAST tokens, the expert the flow."""
+
+from configs import pi0_fast_metaworld, pi05_metaworld
+
+
+def get_config():
+    c = pi0_fast_metaworld.with_tokens(pi05_metaworld.get_config())
+    c.policy.name = "pi05_insulated"
+    return c

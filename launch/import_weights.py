@@ -1,0 +1,146 @@
+"""Makes a run's folder of someone else's weights, to train from (`config.init.weights`) or to act with.
+
+    python -m launch.import_weights --config=configs/pi0.py --source=gs://openpi-assets/checkpoints/pi0_base \
+        --workdir=runs/pi0_base [--format=openpi|paligemma|huggingface] [--raw] [--config.data.tokenizer=...]
+
+The sizes of the model come from the arrays and are shown where they differ from the config; all else is the config's.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+from pizero_jax.weights.download import fetch
+
+import launch
+from pizero_jax import mesh as meshes
+from pizero_jax.config import LossConfig, PolicyConfig, TrainConfig, build, differences
+from pizero_jax.data import normalize
+from pizero_jax.provenance import versions
+from pizero_jax.report import tables
+from pizero_jax.train.checkpoint import Checkpoints
+from pizero_jax.types import InputError, Params
+from pizero_jax.weights import huggingface, openpi, paligemma
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0.py.")
+SOURCE = flags.DEFINE_string("source", None, "Folder or file of the weights; gs://, https:// and hf:// are fetched.")
+FORMAT = flags.DEFINE_enum("format", "openpi", ["openpi", "paligemma", "huggingface"], "Whose layout it is.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder to make.")
+RAW = flags.DEFINE_bool("raw", False, "Take openpi's raw parameters in place of the averaged ones that act.")
+ASSET = flags.DEFINE_string("asset", None, "Whose statistics to take, of those in openpi's assets/.")
+JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON.")
+
+# What openpi's weights were trained with, and arrays do not tell; all other fields that they do not tell are ours.
+TOLD = ("image_size", "vision", "attention", "language", "expert", "action_dim", "state_dim", "lora")
+
+
+def main() -> None:
+    config = build(TrainConfig, CONFIG.value)
+    if not SOURCE.value or not WORKDIR.value:
+        raise InputError("--source and --workdir are needed: where the weights lie, and the folder to make of them")
+    workdir = Path(WORKDIR.value)
+    if workdir.exists() and any(workdir.iterdir()):
+        raise InputError(f"--workdir={workdir} is not empty; choose another folder")
+    summary = import_weights(config, fetch(SOURCE.value), workdir)
+    print(json.dumps(summary, indent=2) if JSON.value else table(summary))
+
+
+def import_weights(config: TrainConfig, source: Path, workdir: Path) -> dict[str, Any]:
+    """Reads `source` onto the config's mesh and writes it as step 0 of a run."""
+    mesh = meshes.make_mesh(config.mesh)
+    statistics: dict = {}
+    if FORMAT.value == "openpi":
+        weights = openpi.read(source, raw=RAW.value, mesh=mesh)
+        policy, loss, params = weights.config, weights.loss, weights.params
+        statistics = openpi_statistics(source)
+    elif FORMAT.value == "huggingface":
+        policy, loss, params = huggingface.read(source, mesh=mesh)
+    else:
+        policy, loss, params = config.policy, config.loss, paligemma.read(source, config.policy, mesh=mesh)
+    return write(config, policy, loss, params, statistics, source, workdir)
+
+
+def write(
+    config: TrainConfig,
+    told: PolicyConfig,
+    loss: LossConfig,
+    params: Params,
+    statistics: dict[str, normalize.Statistics],
+    source: Path,
+    workdir: Path,
+) -> dict[str, Any]:
+    adopted = adopt(config, told, loss)
+    changed = differences(dataclasses.asdict(config), dataclasses.asdict(adopted))
+    metadata = {
+        "config": dataclasses.asdict(adopted),
+        "statistics": normalize.to_dict(statistics),
+        "action_tokens": None,
+        "versions": versions(),
+        "source": str(source),
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(workdir, keep=1)
+    checkpoints.save_params(params, metadata)
+    checkpoints.close()
+    (workdir / "config.json").write_text(json.dumps(metadata, indent=2) + "\n")
+    leaves = jax.tree.leaves(params)
+    return {
+        "workdir": str(workdir),
+        "policy": adopted.policy.name,
+        "parameters": sum(x.size for x in leaves),
+        "bytes": sum(x.nbytes for x in leaves),
+        "types": sorted({str(x.dtype) for x in leaves}),
+        "statistics": sorted(statistics),
+        "taken from the arrays": changed,
+    }
+
+
+def adopt(config: TrainConfig, told: PolicyConfig, loss: LossConfig) -> TrainConfig:
+    """The config with what the arrays tell, and with openpi's ways that they were trained with.
+
+    Raises:
+      InputError: they are of another policy than the config's.
+    """
+    ours = config.policy
+    trained_as = {"pi05_insulated": "pi05"}.get(ours.name, ours.name)
+    if told.name != trained_as:
+        raise InputError(
+            f"--source={SOURCE.value} holds {told.name!r}; --config has config.policy.name = {ours.name!r}: "
+            f"take a config such as configs/{told.name}.py"
+        )
+    fields = {field.name for field in dataclasses.fields(ours)}
+    values = {name: getattr(told, name) for name in TOLD if name in fields}
+    if not told.lora.rules:
+        values["lora"] = ours.lora  # adapters start beside weights that have none
+    if "openpi_positions" in fields:
+        values["openpi_positions"] = told.openpi_positions
+    padding = dataclasses.replace(config.loss, openpi_padding=loss.openpi_padding)
+    return dataclasses.replace(config, policy=dataclasses.replace(ours, **values), loss=padding)
+
+
+def openpi_statistics(source: Path) -> dict[str, normalize.Statistics]:
+    """Those in `assets/<asset>/norm_stats.json`, beside the parameters."""
+    folder = source if (source / "assets").is_dir() else source.parent
+    found = {file.parent.name: file for file in sorted((folder / "assets").rglob("norm_stats.json"))}
+    if ASSET.value is None and len(found) <= 1:
+        return normalize.load(str(next(iter(found.values())))) if found else {}
+    if ASSET.value not in found:
+        raise InputError(f"--asset={ASSET.value}: there are statistics of {', '.join(found) or 'none'} in {folder}")
+    return normalize.load(str(found[ASSET.value]))
+
+
+def table(summary: dict[str, Any]) -> str:
+    changed = summary["taken from the arrays"]
+    values = {name: x for name, x in summary.items() if name != "taken from the arrays"}
+    rows = [{"": name, "value": f"{x:,}" if isinstance(x, int) else x} for name, x in values.items()]
+    told = ["taken from the arrays, and different in --config:", *(f"  {line}" for line in changed), ""]
+    use = f"train from it with --config.init.weights={summary['workdir']}"
+    return "\n".join([tables.markdown(rows), "", *(told if changed else []), use])
+
+
+if __name__ == "__main__":
+    launch.run(main)
