@@ -132,14 +132,15 @@ def without_added_rows(source: Source, names: Names, vocabulary: int) -> Source:
     )
 
 
-def export(folder: str | Path, config: PolicyConfig, params: Params, *, layout: str) -> None:
+def export(folder: str | Path, config: PolicyConfig, params: Params, *, layout: str | None = None) -> None:
     """Writes `model.safetensors` and `config.json` into a new folder; adapters are merged into their matrices.
 
     Args:
       folder: it must not exist.
       params: of the policy of `config`; types are kept.
       layout: "lerobot", pi0 or pi05 as its `from_pretrained` loads them (insulation is a way of training: such
-        policies become pi05); or "paligemma", the backbone alone as that of `transformers` loads it.
+        policies become pi05); or "paligemma", the backbone alone as that of `transformers` loads it. By default the
+        first if the policy has an expert.
 
     Raises:
       InputError: the folder exists, or the layout has no place for a part of the policy.
@@ -147,6 +148,7 @@ def export(folder: str | Path, config: PolicyConfig, params: Params, *, layout: 
     folder = Path(folder).absolute()
     if folder.exists():
         raise InputError(f"{folder} exists; name another folder")
+    layout = layout or ("lerobot" if isinstance(config, FlowConfig) else "paligemma")
     if layout not in ("lerobot", "paligemma"):
         raise InputError(f"layout = {layout!r}; allowed: 'lerobot', 'paligemma'")
     if layout == "lerobot" and not isinstance(config, FlowConfig):

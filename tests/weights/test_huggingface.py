@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from pizero_jax import config as configs
 from pizero_jax import policies
 from pizero_jax.config import (
     AttentionConfig,
@@ -19,16 +21,18 @@ from pizero_jax.config import (
     LoraConfig,
     LoraRule,
     Pi0FastConfig,
+    TrainConfig,
     VisionConfig,
 )
 from pizero_jax.nn.paligemma import PaliGemma
 from pizero_jax.types import InputError, Observation
 from pizero_jax.weights import huggingface, safetensors, source
-from pizero_jax.weights.huggingface_layout import TRANSFORMERS, Names, to_huggingface
+from pizero_jax.weights.huggingface_config import infer
+from pizero_jax.weights.huggingface_layout import LEROBOT, TRANSFORMERS, Names, to_huggingface
 
 FIXTURE = Path(__file__).parent / "huggingface"  # made by make_huggingface.py
 CAMERAS = ("front", "hand")
-LEROBOT = {"head_dim": 6, "vision_heads": 2}  # what neither shapes nor lerobot's config.json tell
+UNTOLD = {"head_dim": 6, "vision_heads": 2}  # what neither shapes nor lerobot's config.json tell
 KEY = jax.random.key(0)
 
 
@@ -116,7 +120,7 @@ def outputs(policy, params, inputs):
 @pytest.mark.parametrize("name", ["pi0", "pi05"])
 def test_losses_and_samples_are_those_of_lerobot(name):
     inputs = computed(name)
-    policy, params = huggingface.load(FIXTURE / name, dtype="float32", remat=False, **LEROBOT)
+    policy, params = huggingface.load(FIXTURE / name, dtype="float32", remat=False, **UNTOLD)
     loss, sample = outputs(policy, params, inputs)
     assert_near(loss, inputs["loss"])
     assert_near(sample, inputs["sample"])
@@ -124,7 +128,7 @@ def test_losses_and_samples_are_those_of_lerobot(name):
 
 @pytest.mark.parametrize("name", ["pi0", "pi05"])
 def test_the_config_comes_from_shapes_and_from_lerobot_s_own(name):
-    config = huggingface.read(FIXTURE / name, num_steps=3, **LEROBOT).config
+    config = huggingface.read(FIXTURE / name, num_steps=3, **UNTOLD).config
     assert (config.name, config.cameras, config.chunk, config.num_steps) == (name, CAMERAS, 5, 3)
     assert (config.state_dim, config.action_dim, config.prompt_length, config.image_size) == (3, 4, 6, 16)
     assert config.attention == AttentionConfig(depth=2, heads=8, kv_heads=2, head_dim=6)
@@ -136,9 +140,9 @@ def test_the_config_comes_from_shapes_and_from_lerobot_s_own(name):
 @pytest.mark.parametrize("name", ["pi0", "pi05"])
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
 def test_what_is_exported_for_lerobot_comes_back_to_the_last_bit(name, dtype, tmp_path):
-    weights = huggingface.read(FIXTURE / name, param_dtype=dtype, **LEROBOT)
-    huggingface.export(tmp_path / "out", weights.config, weights.params, layout="lerobot")
-    again = huggingface.read(tmp_path / "out", **LEROBOT)
+    weights = huggingface.read(FIXTURE / name, param_dtype=dtype, **UNTOLD)
+    huggingface.export(tmp_path / "out", weights.config, weights.params)
+    again = huggingface.read(tmp_path / "out", **UNTOLD)
     assert again.config == dataclasses.replace(weights.config, dtype=dtype or "float32")
     assert_equal(again.params, weights.params)
 
@@ -165,6 +169,19 @@ def test_adapters_are_merged_when_lerobot_s_layout_is_written(tiny, tmp_path):
     plain = source.flat(huggingface.read(tmp_path / "out", head_dim=8, vision_heads=2).params)
     kernel = "expert/layers/attention/q/kernel"
     assert not np.array_equal(plain[kernel], source.flat(params)[kernel])
+
+
+@pytest.mark.parametrize("name", ["pi0", "pi05"])
+def test_full_size_models_have_lerobot_s_leaves_and_their_sizes_are_inferred(name):
+    """Of layers: 27 x 16 arrays of SigLIP, 18 x 9 of Gemma, as many of the expert, 2 more each where norms adapt."""
+    config = configs.build(TrainConfig, importlib.import_module(f"configs.{name}").get_config()).policy
+    abstract = jax.eval_shape(policies.make(config, huggingface.LOSS).init, KEY)
+    shapes = jax.eval_shape(lambda params: to_huggingface(params, LEROBOT), abstract)
+    others = {"pi0": 3 + 2 + 2 + 1 + 2 + 5 * 2, "pi05": 3 + 2 + 2 + 1 + 1 + 2 + 2 * 18 + 4 * 2}[name]
+    assert len(shapes) == 27 * 16 + 18 * 9 * 2 + others
+    assert sum(x.size for x in shapes.values()) == {"pi0": 3_238_048_528, "pi05": 3_353_433_872}[name]
+    inferred = infer(source.Source(name, shapes, read=None), LEROBOT, {}, None, None)
+    assert dataclasses.replace(inferred, dtype=config.dtype) == config
 
 
 LAYOUTS = {  # as files of these versions, and state dicts, are spelt
@@ -211,7 +228,7 @@ def test_lerobot_s_first_names_without_a_prefix_and_with_statistics_are_read(tmp
     embedding = arrays.pop("paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight")
     arrays["paligemma_with_expert.paligemma.lm_head.weight"] = embedding  # as on the hub: tied, under this name only
     safetensors.write(tmp_path / "model.safetensors", arrays)
-    assert_equal(huggingface.read(tmp_path, **LEROBOT).params, huggingface.read(FIXTURE / "pi0", **LEROBOT).params)
+    assert_equal(huggingface.read(tmp_path, **UNTOLD).params, huggingface.read(FIXTURE / "pi0", **UNTOLD).params)
 
 
 def test_an_index_of_several_files_is_read(config, tmp_path):
@@ -258,7 +275,7 @@ def test_missing_unused_and_transposed_leaves_are_reported_together(tmp_path):
     safetensors.write(tmp_path / "model.safetensors", arrays)
     shutil.copy(FIXTURE / "pi0" / "config.json", tmp_path)
     with pytest.raises(InputError) as report:
-        huggingface.load(tmp_path, **LEROBOT)
+        huggingface.load(tmp_path, **UNTOLD)
     assert str(report.value).splitlines() == [
         f"{tmp_path} does not hold lerobot's pi0 of these sizes; nothing was loaded:",
         f"  missing: {expert}.mlp.up_proj.weight [32, 16]",
@@ -320,7 +337,7 @@ def environment(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("kind", ["paligemma", "pi0", "pi05"])
 def test_transformers_and_lerobot_load_what_is_exported_and_compute_the_same(kind, config, environment, tmp_path):
     """With other numbers than those of the fixture."""
-    weights = None if kind == "paligemma" else huggingface.read(FIXTURE / kind, dtype="float32", **LEROBOT)
+    weights = None if kind == "paligemma" else huggingface.read(FIXTURE / kind, dtype="float32", **UNTOLD)
     used = weights.config if weights else config
     old = weights.params if weights else huggingface.read_backbone(FIXTURE / "paligemma", config)
     params = random_like(old)
