@@ -1,12 +1,16 @@
 """Arrays by name, wherever they lie, and how a policy's parameters are filled from them leaf by leaf."""
 
 import math
+import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
@@ -36,19 +40,46 @@ def of_mapping(arrays: Mapping[str, np.ndarray], name: str) -> Source:
     return Source(name, {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in arrays.items()}, arrays.__getitem__)
 
 
-def of_npz(path: str) -> Source:
-    """The arrays of a .npz file.
+def of_npz(path: str | Path) -> Source:
+    """The arrays of a .npz file, read when asked for.
+
+    Two bytes without a type are bfloat16, which NumPy's format cannot name.
 
     Raises:
-      InputError: it is missing or damaged.
+      InputError: the file, or the array asked for, is missing or damaged.
     """
     try:
-        with np.load(path) as file:
-            return of_mapping(file, path)
+        file = np.load(path)
+        shapes = {name: npy_header(file, name) for name in file.files}
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (AttributeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is not a whole .npz file: {error}") from error
+
+    def read(name: str) -> np.ndarray:
+        try:
+            return file[name].view(shapes[name].dtype)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{path}: {name} cannot be read: {error}") from error
+
+    return Source(str(path), shapes, read)
+
+
+def npy_header(file: np.lib.npyio.NpzFile, name: str) -> jax.ShapeDtypeStruct:
+    """Shape and type of an array in an open .npz file, whose data stay where they are."""
+    with file.zip.open(name if name in file.zip.namelist() else f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(member)
+    return jax.ShapeDtypeStruct(shape, jax.numpy.bfloat16 if dtype.str == "|V2" else dtype)
+
+
+def without(source: Source, pattern: str) -> Source:
+    """The source but for the arrays whose whole name fits the pattern, which are logged."""
+    ignored = sorted(name for name in source.shapes if re.fullmatch(pattern, name))
+    if ignored:
+        logging.info("%s: not needed: %s", source.name, ", ".join(ignored))
+    return source._replace(shapes={name: x for name, x in source.shapes.items() if name not in ignored})
 
 
 def check(source: Source, expected: Mapping[str, jax.ShapeDtypeStruct], what: str) -> None:
@@ -106,3 +137,10 @@ def place(x: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
 def flat(params: Params) -> dict[str, jax.Array]:
     """Leaves by path, without the boxes of their logical axes."""
     return flatten_dict(nn.unbox(params), sep="/")
+
+
+def backbone(policy: Policy) -> Params:
+    """The shapes of what a policy shares with PaliGemma: all under "backbone" but adapters."""
+    leaves = flat(jax.eval_shape(policy.init, jax.random.key(0)))
+    ours = {path: x for path, x in leaves.items() if path.startswith("backbone/") and "/lora_" not in path}
+    return unflatten_dict(ours, sep="/")
