@@ -1,7 +1,7 @@
 """Makes a run's folder of someone else's weights, to train from (`config.init.weights`) or to act with.
 
     python -m launch.import_weights --config=configs/pi0.py --source=gs://openpi-assets/checkpoints/pi0_base \
-        --workdir=runs/pi0_base [--format=openpi|paligemma|huggingface] [--raw] [--config.data.tokenizer=...]
+        --workdir=runs/pi0_base [--format=openpi|lerobot|paligemma] [--raw] [--config.data.tokenizer=...]
 
 The sizes of the model come from the arrays and are shown where they differ from the config; all else is the config's.
 """
@@ -14,7 +14,6 @@ from typing import Any
 import jax
 from absl import flags
 from ml_collections import config_flags
-from pizero_jax.weights.download import fetch
 
 import launch
 from pizero_jax import mesh as meshes
@@ -25,10 +24,13 @@ from pizero_jax.report import tables
 from pizero_jax.train.checkpoint import Checkpoints
 from pizero_jax.types import InputError, Params
 from pizero_jax.weights import huggingface, openpi, paligemma
+from pizero_jax.weights.download import fetch
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0.py.")
 SOURCE = flags.DEFINE_string("source", None, "Folder or file of the weights; gs://, https:// and hf:// are fetched.")
-FORMAT = flags.DEFINE_enum("format", "openpi", ["openpi", "paligemma", "huggingface"], "Whose layout it is.")
+FORMAT = flags.DEFINE_enum(
+    "format", "openpi", ["openpi", "lerobot", "paligemma"], "Whose weights; PaliGemma's as .npz or safetensors."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder to make.")
 RAW = flags.DEFINE_bool("raw", False, "Take openpi's raw parameters in place of the averaged ones that act.")
 ASSET = flags.DEFINE_string("asset", None, "Whose statistics to take, of those in openpi's assets/.")
@@ -57,10 +59,11 @@ def import_weights(config: TrainConfig, source: Path, workdir: Path) -> dict[str
         weights = openpi.read(source, raw=RAW.value, mesh=mesh)
         policy, loss, params = weights.config, weights.loss, weights.params
         statistics = openpi_statistics(source)
-    elif FORMAT.value == "huggingface":
+    elif FORMAT.value == "lerobot":
         policy, loss, params = huggingface.read(source, mesh=mesh)
     else:
-        policy, loss, params = config.policy, config.loss, paligemma.read(source, config.policy, mesh=mesh)
+        read = paligemma.read if source.suffix == ".npz" else huggingface.read_backbone
+        policy, loss, params = config.policy, config.loss, read(source, config.policy, mesh=mesh)
     return write(config, policy, loss, params, statistics, source, workdir)
 
 
