@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from pizero_jax import policies
+from pizero_jax.nn.paligemma import Prefix
+from pizero_jax.policies.flow import suffix_layout
 from pizero_jax.policies.pi0 import Pi0
 from pizero_jax.policies.pi0_fast import Pi0Fast
 from pizero_jax.policies.pi05 import Pi05
@@ -91,6 +93,15 @@ def test_tokens_and_outputs_of_both_experts_are_openpi_s(flow):
     np.testing.assert_allclose(tokens[valid], arrays["out/prefix_tokens"][valid], rtol=0, atol=1e-4)
     np.testing.assert_allclose(prefix_out[valid], arrays["out/prefix_out"][valid], rtol=0, atol=5e-4)
     np.testing.assert_allclose(suffix_out, arrays["out/suffix_out"], rtol=0, atol=5e-4)
+
+
+def test_the_suffix_sees_and_stands_where_openpi_s_does(flow):
+    mask, C = flow.arrays["out/prefix_mask"], flow.batch.actions.shape[1]
+    prefix = Prefix(None, jax.numpy.asarray(mask), jax.numpy.asarray(mask.sum(axis=1)), None)
+    lead = flow.arrays["out/suffix_tokens"].shape[1] - C
+    visible, positions = suffix_layout(prefix, np.ones((len(mask), C), bool), lead, 1)
+    np.testing.assert_array_equal(visible, flow.arrays["out/attn_mask"][:, mask.shape[1] :])
+    np.testing.assert_array_equal(positions, flow.arrays["out/positions"][:, mask.shape[1] :])
 
 
 def test_velocity_is_openpi_s(flow):
