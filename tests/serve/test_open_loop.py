@@ -45,7 +45,7 @@ def perfect(config, data) -> TrainedPolicy:
     chunks = data.processor.actions(np.stack([w.actions for w in windows]))
     chunks[~np.stack([w.action_mask for w in windows])] = 1e6
 
-    def act(params, key, observation, *, num_steps):
+    def act(params, key, observation):
         distance = jnp.abs(observation.state[:, None] - states[None]).sum(axis=-1)
         return jnp.asarray(chunks)[jnp.argmin(distance, axis=1)]
 
