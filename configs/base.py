@@ -56,6 +56,7 @@ def get_config() -> ConfigDict:
     c.data.state = "state"  # field of the observation
     c.data.action = "action"  # field of the step
     c.data.instruction = "language_instruction"  # field of the step
+    c.data.delta = ()  # (6, -1): six action dimensions relative to the state's, one absolute, as all after the last
     c.data.normalization = "zscore"  # or "quantile": 1% and 99% to -1 and 1 (pi0.5, pi0-FAST)
     c.data.tokenizer = "bytes"  # or the path of a SentencePiece model, PaliGemma's for the published weights
     c.data.prompt = "pi0"  # the words around the instruction; "pi05" and "pi0_fast" also write the state into it

@@ -169,6 +169,7 @@ class DataConfig:
     state: str
     action: str
     instruction: str
+    delta: tuple[int, ...]
     normalization: Literal["zscore", "quantile"]
     tokenizer: str
     prompt: Literal["pi0", "pi05", "pi0_fast"]
@@ -283,6 +284,8 @@ class TrainConfig:
             _require(p.num_steps >= 1, "config.policy.num_steps", p.num_steps, "at least 1")
             width = p.expert.width
             _require(width % 2 == 0, "config.policy.expert.width", width, "even, for sines and cosines")
+        delta = self.data.delta
+        _require(0 not in delta, "config.data.delta", delta, "numbers of dimensions, positive or negative")
         tokens = self.data.action_tokens
         if isinstance(p, InsulatedConfig | Pi0FastConfig):
             kinds = f"'fast' or 'bins' for {p.name!r}"

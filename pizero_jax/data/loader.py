@@ -12,9 +12,10 @@ from absl import logging
 from jaxtyping import Float32, Int64
 
 from pizero_jax.config import TrainConfig
-from pizero_jax.data import action_tokens, normalize, rlds
+from pizero_jax.data import action_tokens, chunks, rlds
 from pizero_jax.data.action_tokens import ActionTokenizer
-from pizero_jax.data.normalize import Normalizer, Statistics
+from pizero_jax.data.chunks import ChunkNormalizer
+from pizero_jax.data.normalize import Statistics
 from pizero_jax.data.transforms import Processor, stack
 from pizero_jax.data.windows import Window, Windows
 from pizero_jax.types import Batch, InputError
@@ -48,21 +49,22 @@ def open_data(config: TrainConfig, saved_action_tokens: Mapping[str, Any] | None
     """
     splits = [rlds.open_split(config.data, split) for split in (config.data.train_split, config.data.val_split)]
     train, val = (Windows(episodes, config.policy.chunk) for episodes in splits)
-    statistics = normalize.statistics(splits[0])
+    statistics = chunks.statistics(splits[0], config.data, config.policy.chunk)
     tokens = None
     if config.data.action_tokens.kind != "none":
-        normalizer = Normalizer(statistics["actions"], config.data.normalization, "chunks of actions")
-        chunks = _chunks(train, normalizer, _TRAINING_CHUNKS)
-        tokens = action_tokens.make(config.data.action_tokens, chunks=chunks, saved=saved_action_tokens)
+        normalizer = ChunkNormalizer(statistics, config.data)
+        training = _chunks(train, normalizer, _TRAINING_CHUNKS)
+        tokens = action_tokens.make(config.data.action_tokens, chunks=training, saved=saved_action_tokens)
         _report_clipping(tokens, _chunks(val, normalizer, _HELD_OUT_CHUNKS))
     processor = Processor(config.policy, config.data, statistics, tokens)
     return Data(train, val, statistics, processor, tokens)
 
 
-def _chunks(windows: Windows, normalizer: Normalizer, count: int) -> Iterator[Float32[np.ndarray, "C a"]]:
+def _chunks(windows: Windows, normalizer: ChunkNormalizer, count: int) -> Iterator[Float32[np.ndarray, "C a"]]:
     """Normalised ones of all windows, or of `count` evenly spaced ones."""
     for index in np.unique(np.rint(np.linspace(0, len(windows) - 1, count))):
-        yield normalizer.normalize(windows[int(index)].actions)
+        window = windows[int(index)]
+        yield normalizer.normalize(window.actions, window.state)
 
 
 def _report_clipping(tokens: ActionTokenizer, chunks: Iterator[Float32[np.ndarray, "C a"]]) -> None:
@@ -162,11 +164,12 @@ def _batch(windows: list[Window], processor: Processor, rngs: Sequence[np.random
         processor.observation(window.images, window.state, window.instruction, rng)
         for window, rng in zip(windows, rngs, strict=True)
     ]
-    tokens = [processor.tokens(window.actions) for window in windows]
+    actions, states = (np.stack([getattr(window, name) for window in windows]) for name in ("actions", "state"))
+    tokens = [processor.tokens(window.actions, window.state) for window in windows]
     ids, mask = (None, None) if tokens[0] is None else map(np.stack, zip(*tokens, strict=True))
     return Batch(
         observation=stack(observations),
-        actions=processor.actions(np.stack([window.actions for window in windows])),
+        actions=processor.actions(actions, states),
         action_mask=np.stack([window.action_mask for window in windows]),
         action_dim_mask=np.tile(processor.action_dim_mask, (len(windows), 1)),
         action_tokens=ids,

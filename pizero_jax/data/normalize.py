@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -10,7 +10,6 @@ from absl import logging
 from etils import epath
 from jaxtyping import Float
 
-from pizero_jax.data.rlds import Episodes
 from pizero_jax.types import InputError
 
 _EPSILON = 1e-6  # openpi's: added to every spread
@@ -18,7 +17,7 @@ _EPSILON = 1e-6  # openpi's: added to every spread
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Of each of n dimensions over all frames of a split; `count` frames, 0 where a file does not say."""
+    """Of each of n dimensions over `count` rows, such as the frames of a split; 0 where a file does not say."""
 
     mean: Float[np.ndarray, "n"]
     std: Float[np.ndarray, "n"]
@@ -32,14 +31,36 @@ class Statistics:
         q01, q99 = np.quantile(values.astype(np.float64), [0.01, 0.99], axis=0)
         return cls(values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64), q01, q99, len(values))
 
+    @classmethod
+    def of_blocks(cls, blocks: Callable[[], Iterable[Float[np.ndarray, "rows n"]]]) -> "Statistics":
+        """What `of` gives for all rows at once, from blocks of them: it keeps the lowest 1% and the highest 1%.
 
-def statistics(episodes: Episodes) -> dict[str, Statistics]:
-    """Of "state" and "actions" of each frame; no picture is decoded."""
-    everything = list(episodes)
-    return {
-        "state": Statistics.of(np.concatenate([episode.state for episode in everything])),
-        "actions": Statistics.of(np.concatenate([episode.actions for episode in everything])),
-    }
+        Args:
+          blocks: called twice, it gives the same blocks each time.
+        """
+        count, total = 0, 0.0
+        for block in blocks():
+            count, total = count + len(block), total + block.sum(axis=0, dtype=np.float64)
+        mean, squares = total / count, 0.0
+        rank = 0.01 * (count - 1)  # of the 1% quantile from one end and of the 99% quantile from the other
+        low = high = np.empty((0, len(mean)), np.float32)
+        for block in blocks():
+            squares = squares + ((block - mean) ** 2).sum(axis=0)
+            low = _lowest(np.concatenate([low, block]), int(rank) + 2)
+            high = _lowest(np.concatenate([high, -block]), int(rank) + 2)
+        return cls(mean, np.sqrt(squares / count), _at(rank, low), -_at(rank, high), count)
+
+
+def _lowest(values: Float[np.ndarray, "rows n"], count: int) -> Float[np.ndarray, "kept n"]:
+    """The `count` lowest values of each column in any order, or all if there are fewer."""
+    return values if len(values) <= count else np.partition(values, count - 1, axis=0)[:count]
+
+
+def _at(rank: float, values: Float[np.ndarray, "rows n"]) -> Float[np.ndarray, "n"]:
+    """Each column's value of that rank, 0 for the lowest, on the line between its neighbours."""
+    ordered = np.sort(values.astype(np.float64), axis=0)
+    below, above = ordered[int(rank)], ordered[min(int(rank) + 1, len(ordered) - 1)]
+    return below + (rank - int(rank)) * (above - below)
 
 
 class Normalizer:

@@ -16,6 +16,7 @@ from PIL import Image
 from pizero_jax.config import AugmentationConfig, DataConfig, PolicyConfig
 from pizero_jax.data import action_tokens, tokenizers
 from pizero_jax.data.action_tokens import ActionTokenizer
+from pizero_jax.data.chunks import ChunkNormalizer
 from pizero_jax.data.normalize import Normalizer, Statistics
 from pizero_jax.types import InputError, Observation
 
@@ -105,7 +106,7 @@ class Processor:
 
     Args:
       policy: widths, cameras and lengths of prompt and tokens.
-      data: cameras, normalisation, tokenizer, augmentation.
+      data: cameras, relative dimensions, normalisation, tokenizer, augmentation.
       statistics: "state" and "actions", of the training split.
       tokens: what `action_tokens.make` gave for `data.action_tokens`.
 
@@ -130,7 +131,7 @@ class Processor:
                 f"{self.tokenizer.vocabulary} tokens of config.data.tokenizer = {data.tokenizer!r}"
             )
         self._state = Normalizer(statistics["state"], data.normalization, f"state {data.state!r}")
-        self._actions = Normalizer(statistics["actions"], data.normalization, f"action {data.action!r}")
+        self._actions = ChunkNormalizer(statistics, data)
         _check_width(len(self._state), policy.state_dim, "state", data.state)
         _check_width(len(self._actions), policy.action_dim, "action", data.action)
         assert (tokens is None) == (data.action_tokens.kind == "none"), data.action_tokens
@@ -176,37 +177,47 @@ class Processor:
             prompt_mask=prompt_mask,
         )
 
-    def actions(self, raw: Float[np.ndarray, "*batch a"]) -> Float32[np.ndarray, "*batch A"]:
-        """Normalised, zero-padded to the policy's width."""
-        return _pad(self._actions.normalize(raw), self.policy.action_dim)
+    def actions(
+        self, raw: Float[np.ndarray, "*batch C a"], state: Float[np.ndarray, "*batch P"]
+    ) -> Float32[np.ndarray, "*batch C A"]:
+        """Relative to the raw `state` before the chunk where `data.delta` says so, normalised, zero-padded."""
+        return _pad(self._actions.normalize(raw, state), self.policy.action_dim)
 
-    def unnormalize(self, actions: Float[np.ndarray, "*batch A"]) -> Float32[np.ndarray, "*batch a"]:
-        """Actions of the policy in the units and width of the data set."""
-        return self._actions.unnormalize(np.asarray(actions)[..., : len(self._actions)])
+    def unnormalize(
+        self, actions: Float[np.ndarray, "*batch C A"], state: Float[np.ndarray, "*batch P"]
+    ) -> Float32[np.ndarray, "*batch C a"]:
+        """The inverse of `actions`: in the units and width of the data set."""
+        return self._actions.unnormalize(np.asarray(actions)[..., : len(self._actions)], state)
 
-    def tokens(self, raw: Float[np.ndarray, "C a"]) -> Padded | None:
+    def origin(self, state: Float[np.ndarray, "*batch P"]) -> Float[np.ndarray, "*batch 1 a"]:
+        """What actions after this raw state are relative to, in the data set's units; 0 where they are absolute."""
+        return self._actions.origin(state)
+
+    def tokens(self, raw: Float[np.ndarray, "C a"], state: Float[np.ndarray, "P"]) -> Padded | None:
         """A chunk of the data set as text that follows the prompt, with its mask; None for policies without tokens.
 
         Past the end of an episode the chunk repeats its last action, and so do its tokens: they have no mask of steps.
         """
         if self._text is None:
             return None
-        return self._fitted(self._text.encode(self._actions.normalize(raw)), "token_length", "a chunk as action tokens")
+        ids = self._text.encode(self._actions.normalize(raw, state))
+        return self._fitted(ids, "token_length", "a chunk as action tokens")
 
     def finish(
-        self, outputs: Float[np.ndarray, "B C A"] | Int[np.ndarray, "B T"]
+        self, outputs: Float[np.ndarray, "B C A"] | Int[np.ndarray, "B T"], states: Float[np.ndarray, "B P"]
     ) -> tuple[Float32[np.ndarray, "B C a"], Bool[np.ndarray, "B"]]:
         """What a policy's `act` gave, in the units and width of the data set, and which rows are well-formed.
 
-        Numbers always are; of malformed tokens what can be read is used (`action_tokens`).
+        Numbers always are; of malformed tokens what can be read is used (`action_tokens`). `states` are the raw ones
+        that the policy saw.
         """
         outputs = np.asarray(outputs)
         if not np.issubdtype(outputs.dtype, np.integer):
-            return self.unnormalize(outputs), np.ones(len(outputs), bool)
+            return self.unnormalize(outputs, states), np.ones(len(outputs), bool)
         chunks, ok = zip(
             *(self._text.decode(row, self.policy.chunk, len(self._actions)) for row in outputs), strict=True
         )
-        return self._actions.unnormalize(np.stack(chunks)), np.array(ok)
+        return self._actions.unnormalize(np.stack(chunks), states), np.array(ok)
 
     def _tokenised(self, instruction: str, bins: tuple[int, ...]) -> Padded:
         ids = tokenizers.prompt(self.tokenizer, self._form, instruction, bins)

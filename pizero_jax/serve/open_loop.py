@@ -26,13 +26,15 @@ ROUNDING = 1e-5  # relative: float32's 6e-8, with room for values far from their
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """An episode of T steps in the data set's units; `repeated` is the action before each look, held until the next."""
+    """An episode of T steps in the data set's units; what `seen`, `mean` and `repeated` hold changes at each look."""
 
     episode: int
     looks: Int[np.ndarray, "n"]
     recorded: Float[np.ndarray, "T A"]
     predicted: Float[np.ndarray, "T A"]
-    repeated: Float[np.ndarray, "T A"]
+    seen: Float[np.ndarray, "T P"]  # state
+    mean: Float[np.ndarray, "T A"]  # mean action of the training data, from `seen` where the policy's are relative
+    repeated: Float[np.ndarray, "T A"]  # action before the look
 
 
 def open_episodes(trained: TrainedPolicy, path: str, split: str) -> Episodes:
@@ -55,14 +57,21 @@ def replay(trained: TrainedPolicy, episode: Episode, execute: int, key: jax.Arra
     steps = len(episode)
     looks = np.arange(0, steps, execute)
     chunks = predict(trained, episode, looks, key)[:, :execute]
-    mean = trained.statistics["actions"].mean
-    before = np.concatenate([mean[None], episode.actions[looks[1:] - 1]])  # nothing precedes the first look
+    states = episode.state[looks]
+    mean = trained.statistics["actions"].mean + trained.processor.origin(states)[:, 0]
+    before = np.concatenate([mean[:1], episode.actions[looks[1:] - 1]])  # nothing precedes the first look
+
+    def held(values):
+        return np.repeat(values, execute, axis=0)[:steps]
+
     return Replay(
         episode=episode.index,
         looks=looks,
         recorded=episode.actions,
         predicted=np.concatenate(chunks)[:steps],  # the last chunk may reach past the end of the episode
-        repeated=np.repeat(before, execute, axis=0)[:steps],
+        seen=held(states),
+        mean=held(mean),
+        repeated=held(before),
     )
 
 
@@ -82,23 +91,26 @@ def predict(
 
 
 def dimensions(trained: TrainedPolicy, replays: Sequence[Replay]) -> list[dict[str, Any]]:
-    """One row of numbers per action dimension, over all steps, in the data set's units; None where undefined."""
-    recorded, predicted, repeated = (
+    """One row of numbers per action dimension, over all steps, in the data set's units; None where undefined.
+
+    "trained_std" is the spread of what the policy learnt: of differences to the state where actions are relative.
+    """
+    recorded, predicted, seen, mean, repeated = (
         np.concatenate([getattr(r, name) for r in replays]).astype(np.float64)
-        for name in ("recorded", "predicted", "repeated")
+        for name in ("recorded", "predicted", "seen", "mean", "repeated")
     )
-    trained_on = trained.statistics["actions"]
-    restored = trained.processor.unnormalize(trained.processor.actions(recorded))
+    processor = trained.processor
+    restored = processor.unnormalize(processor.actions(recorded[:, None], seen), seen)[:, 0]  # chunks of one step
     columns = {
         "rmse": rmse(predicted, recorded),
         "recorded_std": recorded.std(axis=0),
         "predicted_std": predicted.std(axis=0),
-        "rmse_of_mean_action": rmse(trained_on.mean, recorded),
+        "rmse_of_mean_action": rmse(mean, recorded),
         "rmse_of_last_action": rmse(repeated, recorded),
         "correlation": [correlation(p, r) for p, r in zip(predicted.T, recorded.T, strict=True)],
         "bias": (predicted - recorded).mean(axis=0),
         "round_trip_error": np.abs(restored - recorded).max(axis=0),
-        "trained_std": trained_on.std,
+        "trained_std": trained.statistics["actions"].std,
         "largest": np.abs(recorded).max(axis=0),
     }
     names = [f"{trained.config.data.action}[{a}]" for a in range(recorded.shape[1])]
@@ -133,7 +145,7 @@ def _suspicions(row: dict[str, Any], rounding: float) -> list[str]:
     return found
 
 
-def rmse(predicted: Float[np.ndarray, "*T A"], recorded: Float[np.ndarray, "T A"]) -> Float[np.ndarray, "A"]:
+def rmse(predicted: Float[np.ndarray, "T A"], recorded: Float[np.ndarray, "T A"]) -> Float[np.ndarray, "A"]:
     """Root mean square error of each dimension."""
     return np.sqrt(np.mean((predicted - recorded) ** 2, axis=0))
 

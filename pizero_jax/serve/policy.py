@@ -88,7 +88,8 @@ class TrainedPolicy:
         if num_steps and not self.policy.velocity:
             raise InputError(f"num_steps = {num_steps}: {self.config.policy.name!r} has no solver, leave it out")
         options = {"num_steps": num_steps} if num_steps else {}
-        return self.processor.finish(self._act(self.params, key, stack(rows), **options))
+        states = np.stack([observation["state"] for observation in observations])
+        return self.processor.finish(self._act(self.params, key, stack(rows), **options), states)
 
     def blinded(self) -> "TrainedPolicy":
         """The same weights with every picture zeroed, for controls."""

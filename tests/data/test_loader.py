@@ -58,7 +58,7 @@ def test_batches_have_the_shapes_of_the_policy(data):
 def test_rows_are_the_windows_that_the_order_names(data):
     batch = draw(data, 1)[0]
     for row, window in enumerate(loader.sample_ids(0, 0, 8, len(data.train))):
-        raw = data.processor.unnormalize(batch.actions[row])
+        raw = data.processor.unnormalize(batch.actions[row], data.train[int(window)].state)
         np.testing.assert_allclose(raw, data.train[int(window)].actions, atol=1e-6)
 
 
@@ -171,16 +171,18 @@ def test_batches_without_action_tokens_have_none(data):
     assert batch.action_tokens is batch.action_token_mask is data.action_tokens is None
 
 
-def test_batches_carry_tokens_that_decode_to_their_actions(token_config):
-    data = loader.open_data(token_config)
+@pytest.mark.parametrize("delta", [(), (2, -1, 1)])
+def test_batches_carry_tokens_that_decode_to_their_actions(token_config, delta):
+    data = loader.open_data(dataclasses.replace(token_config, data=dataclasses.replace(token_config.data, delta=delta)))
     batches = [*draw(data, 2), *loader.validation_batches(data.train, data.processor, batch_size=8, count=3)]
     for batch in batches:
         assert batch.action_tokens.shape == batch.action_token_mask.shape == (8, 40)
         assert batch.action_tokens.dtype == np.int32
         assert not batch.action_tokens[~batch.action_token_mask].any()
-        raw, ok = data.processor.finish(batch.action_tokens)
+        states = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)  # any: they are added and subtracted
+        raw, ok = data.processor.finish(batch.action_tokens, states)
         assert ok.all()
-        error = (data.processor.actions(raw) - batch.actions)[..., :4]
+        error = (data.processor.actions(raw, states) - batch.actions)[..., :4]
         assert np.sqrt((error**2).mean(axis=(1, 2))).max() <= 0.5 / 20  # of training chunks, past the end, too
     assert not batches[0].action_mask.all()
 
@@ -192,17 +194,20 @@ def test_training_the_action_tokenizer_is_repeated_exactly_and_skipped_where_one
     assert loader.open_data(token_config, saved).action_tokens.to_dict() == saved
 
 
+@pytest.mark.parametrize("delta", [(), (2, -1, 1)])
 @pytest.mark.parametrize(("count", "expected"), [(3, [0, 12, 23]), (24, range(24)), (10_000, range(24))])
-def test_the_action_tokenizer_is_trained_on_evenly_spaced_windows(data, monkeypatch, token_config, count, expected):
+def test_the_action_tokenizer_is_trained_on_evenly_spaced_windows(monkeypatch, token_config, count, expected, delta):
+    token_config = dataclasses.replace(token_config, data=dataclasses.replace(token_config.data, delta=delta))
     seen = []
     monkeypatch.setattr(loader, "_TRAINING_CHUNKS", count)
     train = loader.action_tokens.train
     monkeypatch.setattr(loader.action_tokens, "train", lambda chunks, *args: train(seen.extend(chunks) or seen, *args))
-    loader.open_data(token_config)
+    data = loader.open_data(token_config)
     assert len(seen) == len(expected)
     normalizer = normalize.Normalizer(data.statistics["actions"], "quantile", "actions")
-    for chunk, index in zip(seen, expected, strict=True):
-        np.testing.assert_array_equal(chunk, normalizer.normalize(data.train[index].actions))
+    for chunk, window in zip(seen, (data.train[index] for index in expected), strict=True):
+        from_state = window.actions - window.state * np.float32([1, 1, 0, 1]) if delta else window.actions
+        np.testing.assert_array_equal(chunk, normalizer.normalize(from_state))
 
 
 @pytest.mark.parametrize(("normalization", "warned"), [("quantile", False), ("zscore", True)])

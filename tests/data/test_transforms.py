@@ -17,6 +17,7 @@ from tests.data import make_rlds_tiny
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent / "golden_resize.npz"))
 STILL = AugmentationConfig(crop=1.0, rotation=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
 PICTURE = make_rlds_tiny.picture(1, 2, 0)
+DELTA = (2, -1, 1)
 
 
 @pytest.fixture
@@ -147,12 +148,36 @@ def test_state_is_normalised_and_padded(process, data):
 
 
 def test_actions_come_back_as_they_were(process, data):
-    raw = data.train[0].actions
-    normalised = process().actions(raw)
+    raw, state = data.train[0].actions, data.train[0].state
+    normalised = process().actions(raw, state)
     assert normalised.shape == (4, 7)
     assert not normalised[:, 4:].any()
-    np.testing.assert_allclose(process().unnormalize(normalised), raw, atol=1e-6)
+    np.testing.assert_allclose(process().unnormalize(normalised, state), raw, atol=1e-6)
     assert process().action_dim_mask.tolist() == [True] * 4 + [False] * 3
+
+
+@pytest.mark.parametrize("normalization", ["zscore", "quantile"])
+def test_relative_actions_come_back_as_they_were_in_batches_too(config, process, data, normalization):
+    processor = process(delta=DELTA, normalization=normalization)
+    raw, states = (np.stack([getattr(data.train[i], name) for i in range(5)]) for name in ("actions", "state"))
+    normalised = processor.actions(raw, states)
+    np.testing.assert_array_equal(normalised[2], processor.actions(raw[2], states[2]))
+    np.testing.assert_allclose(processor.unnormalize(normalised, states), raw, atol=1e-6)
+    np.testing.assert_allclose(processor.finish(normalised, states)[0], raw, atol=1e-6)
+    farther = states + np.array([0.5, 1, 2, 4], np.float32)
+    moved = processor.unnormalize(normalised, farther) - processor.unnormalize(normalised, states)
+    np.testing.assert_allclose(moved, np.broadcast_to([0.5, 1, 0, 4], moved.shape), atol=1e-6)
+
+
+def test_tokens_are_those_of_relative_chunks(process_tokens, data):
+    processor, window = process_tokens(delta=DELTA), data.train[0]
+    shift = np.array([0.5, -1, 0, 2], np.float32)
+    ids, _ = processor.tokens(window.actions, window.state)
+    np.testing.assert_array_equal(processor.tokens(window.actions + shift, window.state + shift)[0], ids)
+    assert (processor.tokens(window.actions, window.state + shift)[0] != ids).any()
+    (here,), _ = processor.finish(ids[None], window.state[None])
+    (there,), _ = processor.finish(ids[None], window.state[None] + shift)
+    np.testing.assert_allclose(there - here, np.tile(shift, (4, 1)), atol=1e-6)
 
 
 @pytest.fixture
@@ -195,20 +220,20 @@ def test_the_prompt_holds_the_bins_of_the_normalised_state_without_its_padding(p
 def process_tokens(token_config, data):
     """A processor of a policy over bins, whose sequences take 8 + 16 + 2 ids."""
 
-    def make(**policy) -> Processor:
+    def make(delta=(), **policy) -> Processor:
         changed = dataclasses.replace(token_config.policy, **policy)
         bins = dataclasses.replace(token_config.data.action_tokens, kind="bins")
-        config = dataclasses.replace(token_config.data, action_tokens=bins)
+        config = dataclasses.replace(token_config.data, action_tokens=bins, delta=delta)
         return Processor(changed, config, data.statistics, action_tokens.Bins())
 
     return make
 
 
 def test_tokens_are_padded_and_finish_gives_actions_back(process_tokens, data):
-    processor, raw = process_tokens(), data.train[0].actions
-    ids, mask = processor.tokens(raw)
+    processor, raw, state = process_tokens(), data.train[0].actions, data.train[0].state
+    ids, mask = processor.tokens(raw, state)
     assert mask.tolist() == [True] * 26 + [False] * 14
-    actions, ok = processor.finish(np.stack([ids, ids[::-1], np.zeros(40, np.int32)]))
+    actions, ok = processor.finish(np.stack([ids, ids[::-1], np.zeros(40, np.int32)]), np.stack([state] * 3))
     assert ok.tolist() == [True, False, False]
     span = data.statistics["actions"].q99 - data.statistics["actions"].q01
     clipped = np.clip(raw, data.statistics["actions"].q01, data.statistics["actions"].q99)
@@ -218,21 +243,24 @@ def test_tokens_are_padded_and_finish_gives_actions_back(process_tokens, data):
 
 
 def test_finish_of_numbers_is_unnormalise(process, data):
-    normalised = process().actions(np.stack([data.train[0].actions, data.train[1].actions]))
-    actions, ok = process().finish(normalised)
-    np.testing.assert_array_equal(actions, process().unnormalize(normalised))
+    raw, states = (np.stack([getattr(data.train[i], name) for i in range(2)]) for name in ("actions", "state"))
+    normalised = process().actions(raw, states)
+    actions, ok = process().finish(normalised, states)
+    np.testing.assert_array_equal(actions, process().unnormalize(normalised, states))
     assert ok.tolist() == [True, True]
-    assert process().tokens(data.train[0].actions) is None
+    assert process().tokens(raw[0], states[0]) is None
 
 
 def test_tokens_that_are_cut_are_named_once_and_still_read(process_tokens, data, warnings):
     processor, whole = process_tokens(token_length=20), process_tokens()
     warnings.clear()
-    rows = [processor.tokens(data.train[index].actions)[0] for index in range(3)]
+    states = np.stack([data.train[index].state for index in range(3)])
+    rows = [processor.tokens(data.train[index].actions, state)[0] for index, state in enumerate(states)]
     assert warnings == ["a chunk as action tokens takes 26 tokens and is cut to config.policy.token_length = 20"]
-    actions, ok = processor.finish(np.stack(rows))
+    actions, ok = processor.finish(np.stack(rows), states)
     assert not ok.any()
-    np.testing.assert_array_equal(actions[0, :3], whole.finish(whole.tokens(data.train[0].actions)[0][None])[0][0, :3])
+    uncut = whole.tokens(data.train[0].actions, states[0])[0]
+    np.testing.assert_array_equal(actions[0, :3], whole.finish(uncut[None], states[:1])[0][0, :3])
 
 
 def test_action_tokens_that_do_not_fit_the_vocabulary_are_refused(token_config, process_tokens):
@@ -246,6 +274,7 @@ def test_action_tokens_that_do_not_fit_the_vocabulary_are_refused(token_config, 
     [
         (dict(state_dim=3), {}, r"config.policy.state_dim = 3 is less than the 4 dimensions of config.data.state"),
         (dict(action_dim=3), {}, r"config.policy.action_dim = 3 is less than the 4 dimensions of config.data.action"),
+        ({}, dict(delta=(4, -1)), r"config.data.delta = \(4, -1\) names 5 dimensions, config.data.state .* has 4"),
         ({}, dict(cameras={"base_rgb": "image"}), r"config.data.cameras.base_rgb is not.*did you mean 'base_0_rgb'"),
     ],
 )

@@ -39,10 +39,21 @@ def data(config) -> loader.Data:
 
 @pytest.fixture
 def perfect(config, data) -> TrainedPolicy:
+    return knowing(config, data)
+
+
+@pytest.fixture(scope="module")
+def relative(config) -> TrainedPolicy:
+    """As `perfect`, but of actions relative to the state, except the third."""
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, delta=(2, -1, 1)))
+    return knowing(config, loader.open_data(config))
+
+
+def knowing(config: TrainConfig, data: loader.Data) -> TrainedPolicy:
     """Knows the recorded actions of each validation frame by its state; past an episode's end it predicts rubbish."""
     windows = [data.val[i] for i in range(len(data.val))]
     states = np.stack([data.processor.observation(w.images, w.state, w.instruction).state for w in windows])
-    chunks = data.processor.actions(np.stack([w.actions for w in windows]))
+    chunks = data.processor.actions(np.stack([w.actions for w in windows]), np.stack([w.state for w in windows]))
     chunks[~np.stack([w.action_mask for w in windows])] = 1e6
 
     def act(params, key, observation):
@@ -97,6 +108,32 @@ def test_the_references_are_the_mean_of_the_training_data_and_the_action_before_
         np.testing.assert_allclose(row["recorded_std"], recorded.std(), atol=1e-12)
         np.testing.assert_allclose(row["rmse_of_mean_action"], np.sqrt(np.mean((recorded - mean[a]) ** 2)), atol=1e-12)
         np.testing.assert_allclose(row["rmse_of_last_action"], np.sqrt(np.mean((recorded - repeated) ** 2)), atol=1e-12)
+
+
+def test_relative_actions_are_compared_in_the_data_sets_units(relative, perfect, data):
+    rows = check(relative)
+    assert open_loop.suspicions(rows) == []
+    mean = relative.statistics["actions"].mean
+    for a, (row, absolute) in enumerate(zip(rows, check(perfect), strict=True)):
+        assert row["rmse"] < 1e-5  # float32, of states and actions of a few units
+        assert row["round_trip_error"] < 1e-5
+        assert row["recorded_std"] == absolute["recorded_std"]
+        recorded = np.concatenate([episode.actions[:, a] for episode in data.val.episodes]).astype(np.float64)
+        looks = np.concatenate([e.state[np.arange(len(e)) // 3 * 3, a] for e in data.val.episodes]) * (a != 2)
+        np.testing.assert_allclose(row["rmse_of_mean_action"], open_loop.rmse(looks + mean[a], recorded), rtol=1e-12)
+
+
+def test_a_relative_policy_that_says_the_mean_moves_from_where_it_is(relative, data):
+    def act(params, key, observation):
+        return jnp.zeros((len(observation.state), CHUNK, 8))
+
+    trained = dataclasses.replace(relative, policy=relative.policy._replace(act=act))
+    episode = data.val.episodes[0]
+    observations = [{"images": {}, "state": state} for state in (episode.state[0], episode.state[1].tolist())]
+    actions = trained.infer_batch(observations, ["reach"] * 2, jax.random.key(0))
+    from_state = episode.state[:2] * np.array([1, 1, 0, 1])
+    expected = np.repeat((relative.statistics["actions"].mean + from_state)[:, None], CHUNK, axis=1)
+    np.testing.assert_allclose(actions, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
