@@ -1,0 +1,117 @@
+"""Every file in configs/, and the published recipes against what openpi's training configurations say."""
+
+import importlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from pizero_jax.config import CollectConfig, TrainConfig, build
+from pizero_jax.train import optimizer
+
+NAMES = sorted(path.stem for path in Path(__file__).parents[1].joinpath("configs").glob("*.py"))
+
+
+class Recipe(NamedTuple):
+    policy: str
+    batch_size: int
+    steps: int
+    chunk: int
+    action_dim: int
+    tokens: int  # of text, with those of actions
+    ema: float
+    warmup: int
+    peak: float
+    end: float
+    decay_steps: int
+    normalization: str
+    delta: tuple[int, ...]
+
+
+# openpi at commit 15a9616, src/openpi/training/config.py.
+FALLING, CONSTANT, SLOW_START = (
+    (1_000, 2.5e-5, 2.5e-6, 30_000),
+    (1_000, 5e-5, 5e-5, 1_000_000),
+    (10_000, 5e-5, 5e-5, 1_000_000),
+)
+RECIPES = {
+    "pi0_libero": Recipe("pi0", 32, 30_000, 50, 32, 48, 0.99, *FALLING, "zscore", (6, -1)),
+    "pi0_libero_lora": Recipe("pi0", 32, 30_000, 50, 32, 48, 0.0, *FALLING, "zscore", (6, -1)),
+    "pi0_fast_libero": Recipe("pi0_fast", 32, 30_000, 10, 7, 180, 0.99, *FALLING, "quantile", (6, -1)),
+    "pi05_libero": Recipe("pi05", 256, 30_000, 10, 32, 200, 0.999, *SLOW_START, "quantile", ()),
+    "pi0_fast_droid": Recipe("pi0_fast", 256, 100_000, 16, 8, 180, 0.99, *CONSTANT, "quantile", (7, -1)),
+    "pi05_droid": Recipe("pi05", 256, 100_000, 16, 32, 200, 0.99, *CONSTANT, "quantile", (7, -1)),
+    "pi0_aloha": Recipe("pi0", 32, 20_000, 50, 32, 48, 0.99, *FALLING, "zscore", (6, -1, 6, -1)),
+    "pi05_aloha": Recipe("pi05", 64, 20_000, 50, 32, 200, 0.99, *FALLING, "quantile", (6, -1, 6, -1)),
+    "pi0_aloha_sim": Recipe("pi0", 32, 20_000, 50, 32, 48, 0.99, *FALLING, "zscore", ()),
+}
+# Data set -> camera of the policy to field of the observation, state, action.
+LAYOUTS = {
+    "libero": (dict(base_0_rgb="image", left_wrist_0_rgb="wrist_image"), "state", "action"),
+    "droid": (
+        dict(base_0_rgb="exterior_image_1_left", left_wrist_0_rgb="wrist_image_left"),
+        "joint_position",
+        "action_dict/joint_position",
+    ),
+    "aloha": (
+        dict(base_0_rgb="cam_high", left_wrist_0_rgb="cam_left_wrist", right_wrist_0_rgb="cam_right_wrist"),
+        "state",
+        "action",
+    ),
+    "aloha_sim": (dict(base_0_rgb="top"), "state", "action"),
+}
+
+
+def load(name: str) -> TrainConfig | CollectConfig:
+    c = importlib.import_module(f"configs.{name}").get_config()
+    return build(CollectConfig if "demonstrations" in c else TrainConfig, c)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_is_a_whole_config(name):
+    load(name)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_openpi_s_numbers(name):
+    c, r = load(name), RECIPES[name]
+    p, o = c.policy, c.optimizer
+    assert (p.name, p.chunk, p.action_dim) == (r.policy, r.chunk, r.action_dim)
+    assert p.prompt_length + getattr(p, "token_length", 0) == r.tokens
+    assert (c.batch_size, c.steps, c.data.normalization, c.data.delta) == (
+        r.batch_size, r.steps, r.normalization, r.delta,
+    )  # fmt: skip
+    assert (o.ema, o.b1, o.b2, o.eps, o.weight_decay, o.clip) == (r.ema, 0.9, 0.95, 1e-8, 1e-10, 1.0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_rate_of_a_recipe_is_openpi_s_at_every_step(name):
+    r, step = RECIPES[name], np.arange(0, RECIPES[name].steps, 50)
+    start = r.peak / (r.warmup + 1)
+    cosine = np.cos(np.pi * np.minimum((step - r.warmup) / (r.decay_steps - r.warmup), 1))
+    falling = r.end + (r.peak - r.end) * (1 + cosine) / 2
+    expected = np.where(step < r.warmup, start + (r.peak - start) * step / r.warmup, falling)
+    ours = optimizer.learning_rate(load(name).optimizer)(step)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6 * r.peak)  # differences of float32
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_reads_the_fields_of_its_data(name):
+    dataset = name.removesuffix("_lora").removeprefix("pi05_").removeprefix("pi0_").removeprefix("fast_")
+    c = load(name).data
+    assert (dict(c.cameras), c.state, c.action) == LAYOUTS[dataset]
+    assert c.instruction == "language_instruction"
+    assert c.tokenizer != "bytes"  # the weights know PaliGemma's
+
+
+def test_only_the_adapters_and_what_is_not_gemma_learn_in_low_memory():
+    c = load("pi0_libero_lora")
+    assert [(rule.rank, rule.alpha) for rule in c.policy.lora.rules] == [(16, 16), (32, 32)]
+    assert len(c.freeze.params) == 2
+    assert c.freeze.dtype == "bfloat16"
+
+
+def test_pi05_on_libero_is_told_no_state():
+    assert load("pi05_libero").data.prompt == "pi0"
+    assert load("pi05_droid").data.prompt == load("pi05_aloha").data.prompt == "pi05"
