@@ -86,6 +86,8 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
         workdir,
         metadata,
         given=given,
+        # On the host, with the whole batch: of one process.
+        decode=data.processor.decode if policy.logits and jax.process_count() == 1 else None,
     )
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     learning_curves(records, workdir / "curves.png")

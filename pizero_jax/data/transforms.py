@@ -214,10 +214,14 @@ class Processor:
         outputs = np.asarray(outputs)
         if not np.issubdtype(outputs.dtype, np.integer):
             return self.unnormalize(outputs, states), np.ones(len(outputs), bool)
-        chunks, ok = zip(
-            *(self._text.decode(row, self.policy.chunk, len(self._actions)) for row in outputs), strict=True
-        )
-        return self._actions.unnormalize(np.stack(chunks), states), np.array(ok)
+        chunks, ok = self.decode(outputs)
+        return self.unnormalize(chunks, states), ok
+
+    def decode(self, ids: Int[np.ndarray, "B T"]) -> tuple[Float32[np.ndarray, "B C A"], Bool[np.ndarray, "B"]]:
+        """Written tokens as normalised chunks of the policy's width, and which rows are well-formed."""
+        size = self.policy.chunk, len(self._actions)
+        chunks, ok = zip(*(self._text.decode(row, *size) for row in np.asarray(ids)), strict=True)
+        return _pad(np.stack(chunks), self.policy.action_dim), np.array(ok)
 
     def _tokenised(self, instruction: str, bins: tuple[int, ...]) -> Padded:
         ids = tokenizers.prompt(self.tokenizer, self._form, instruction, bins)

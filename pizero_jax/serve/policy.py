@@ -65,7 +65,8 @@ class TrainedPolicy:
         """As `infer`, for B observations at once, one instruction each; the policy compiles once per B."""
         actions, well_formed = self.infer_checked(observations, instructions, key, num_steps=num_steps)
         if not well_formed.all():
-            logging.warning("%d of %d chunks were written malformed", np.sum(~well_formed), len(well_formed))
+            message = "%d of %d chunks were written malformed"
+            logging.log_every_n_seconds(logging.WARNING, message, 60, np.sum(~well_formed), len(well_formed))
         return actions
 
     def infer_checked(

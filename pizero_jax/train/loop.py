@@ -30,6 +30,7 @@ def fit(
     metadata: dict[str, Any],
     *,
     given: Callable[[Params], Params] | None = None,
+    decode: Callable | None = None,
 ) -> TrainState:
     """The state after `config.steps` updates, going on from the newest checkpoint in `workdir` if there is one.
 
@@ -38,6 +39,7 @@ def fit(
       val_batches: held-out batches; may be empty.
       metadata: what acting needs beside the weights, saved with each checkpoint.
       given: replaces fresh parameters by those that training starts from.
+      decode: from tokens to normalised actions, for the validation of policies that write tokens.
     """
     tx = optimizer.make(config.optimizer)
     rate = optimizer.learning_rate(config.optimizer)
@@ -46,7 +48,7 @@ def fit(
     start = max(checkpoints.steps, default=0)
     state = checkpoints.restore(state, start) if start else start_from(state, given)
     step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed)
-    sums = compile_validation(policy, config.validation.time_bins)
+    sums = compile_validation(policy, config.validation.time_bins, decode)
     held_out = [to_mesh(batch, mesh) for batch in val_batches]
 
     log = MetricsLog(workdir, metadata["config"], config.wandb, start)

@@ -9,16 +9,32 @@ from pizero_jax.train.step import by_name
 from pizero_jax.types import Batch, Params, Policy
 
 
-def compile_validation(policy: Policy, time_bins: int) -> Callable[[Params, jax.Array, Batch], dict]:
-    """A jitted function of (params, key, batch) that returns sums, to be added over batches."""
+def compile_validation(
+    policy: Policy, time_bins: int, decode: Callable | None = None
+) -> Callable[[Params, jax.Array, Batch], dict]:
+    """A jitted function of (params, key, batch) that returns sums, to be added over batches.
+
+    Args:
+      time_bins: of the loss by flow time.
+      decode: from written tokens [B, T] to normalised actions [B, C, A] and whether they are well-formed [B], on the
+        host; without it nothing is said of the actions of a policy over tokens.
+    """
+
+    def written(ids: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        shapes = batch.actions.astype(jnp.float32), jnp.ones(len(ids), bool)
+        return jax.pure_callback(decode, shapes, ids)
 
     def sums(params: Params, key: jax.Array, batch: Batch) -> dict:
         loss_key, act_key = jax.random.split(key)
         values, weights, metrics = policy.loss(params, loss_key, batch)
         named, named_weights = by_name(values), by_name(weights)
         result = {f"loss_{name}" if name else "loss": (x.sum(), named_weights[name].sum()) for name, x in named.items()}
-        if policy.velocity is not None:
+        if policy.velocity or decode:
             actions = policy.act(params, act_key, batch.observation)
+            if not policy.velocity:
+                actions, well_formed = written(actions, batch)
+                rows = jnp.any(batch.action_mask, axis=1)
+                result["malformed"] = jnp.sum(~well_formed & rows), rows.sum()
             real = batch.action_mask[:, :, None] & batch.action_dim_mask[:, None]
             result["action_error"] = jnp.sum(jnp.abs(actions - batch.actions) * real), real.sum()
         if "time" in metrics:
@@ -33,7 +49,10 @@ def compile_validation(policy: Policy, time_bins: int) -> Callable[[Params, jax.
 
 
 def validate(sums: Callable, params: Params, batches: Sequence[Batch], seed: int) -> dict[str, float]:
-    """Mean losses, and for flows mean absolute error of sampled actions (normalised) and the loss by flow time."""
+    """Mean losses and mean absolute error of sampled actions (normalised); of flows the loss by flow time.
+
+    Of policies over tokens also the share of malformed chunks.
+    """
     key = jax.random.key(seed)
     totals = None
     for i, batch in enumerate(batches):

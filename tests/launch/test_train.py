@@ -9,7 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+
+import pizero_jax
 
 ROOT = Path(__file__).parents[2]
 RLDS = ROOT / "tests/data/rlds_tiny"
@@ -210,3 +214,37 @@ def test_a_workdir_that_is_in_use_is_left_alone(forked, tmp_path):
     assert "config.seed is 0, was 5" in results[2].stderr
     assert (full / "thesis.tex").read_text() == "unsaved"
     assert json.loads((run_of_another_seed / "config.json").read_text()) == config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pi0_fast", "pi05_insulated"])
+def test_policies_that_write_tokens_train_resume_and_act(tmp_path, name):
+    """Stopped after 3 of 6 steps and resumed, with the tokenizer that it began with, a run goes on as if unbroken."""
+    flags = [flag for flag in SMALL if name != "pi0_fast" or ".expert." not in flag]
+    flags[0] = f"--config={ROOT}/configs/{name}_metaworld.py"
+    flags += ["--config.policy.token_length=24", "--config.optimizer.decay_steps=6", "--config.validation.every=6"]
+    flags += ["--config.checkpoint.every=3"]
+
+    def train(workdir, steps, *more):
+        line = [sys.executable, "-m", "launch.train", *flags, f"--workdir={workdir}", f"--config.steps={steps}", *more]
+        result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=FAST)
+        assert result.returncode == 0, result.stderr
+        return losses(workdir)
+
+    unbroken = train(tmp_path / "unbroken", 6)
+    if name == "pi05_insulated":
+        train(tmp_path / "stopped", 3)
+        assert train(tmp_path / "stopped", 6, "--resume") == unbroken
+    records = [json.loads(line) for line in (tmp_path / "unbroken" / "metrics.jsonl").read_text().splitlines()]
+    last = {key: value for record in records for key, value in record.items()}
+    assert last["val/action_error"] > 0
+    if name == "pi0_fast":
+        assert 0 <= last["val/malformed"] <= 1
+    else:
+        assert last["loss"] == pytest.approx(last["loss_tokens"] + last["loss_flow"], rel=1e-5)
+    trained = pizero_jax.load(tmp_path / "unbroken")
+    picture = np.zeros((64, 64, 3), np.uint8)
+    seen = {"images": {"image": picture, "wrist_image": picture}, "state": trained.statistics["state"].mean}
+    actions = trained.infer(seen, "push", jax.random.key(0))
+    assert actions.shape == (4, len(trained.statistics["actions"].mean))
+    assert np.all(np.isfinite(actions))
