@@ -1,7 +1,8 @@
 """Named mixtures of data sets, with the weights that others trained on.
 
-octo and OpenVLA multiply a weight by the number of frames of its data set (`balance_weights`), so that with equal weights
-every frame is seen equally often. Where a mixture is joined from two, a data set of both keeps the first weight, as theirs.
+octo and OpenVLA multiply a weight by the number of frames of its data set (`balance_weights`), so that equal weights
+mean that every frame is seen equally often. Where a mixture is joined from two, a data set of both keeps its first
+weight, as it does with them.
 """
 
 from collections.abc import Mapping
