@@ -85,7 +85,7 @@ def _to_euler(rotations: Rotation) -> Float[np.ndarray, "n 3"]:
     roll = np.where(locked, np.arctan2(-m[:, 1, 2], m[:, 1, 1]), np.arctan2(m[:, 2, 1], m[:, 2, 2]))
     pitch = np.arctan2(-m[:, 2, 0], cosine)
     yaw = np.where(locked, 0.0, np.arctan2(m[:, 1, 0], m[:, 0, 0]))
-    return np.stack([roll, pitch, yaw], axis=-1)
+    return np.stack([roll, pitch, yaw], axis=-1) + 0.0  # so that zeros have no sign
 
 
 _FROM: Mapping[str, Callable[[np.ndarray], Rotation]] = {
