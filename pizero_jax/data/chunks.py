@@ -10,7 +10,8 @@ def stride(hz: float, frequency: float) -> float:
     """Recorded steps for each step of a policy that acts `frequency` times a second; `hz` is the data set's own."""
     if not 0 < frequency <= hz:
         raise InputError(
-            f"chunks at {frequency:g} Hz cannot be taken from actions at {hz:g} Hz; choose more than 0 and at most {hz:g}"
+            f"chunks at {frequency:g} Hz cannot be taken from actions at {hz:g} Hz; "
+            f"choose more than 0 and at most {hz:g}"
         )
     return hz / frequency
 
@@ -25,7 +26,7 @@ def chunk(
     Past the end changes are zero and what is absolute stays.
 
     Args:
-      delta: which columns are changes over one recorded step.
+      delta: which columns are changes over one recorded step; `embodiments.layout.changes` says so of a data set.
     """
     bounds = first + np.rint(np.arange(count + 1) * stride).astype(np.int64)
     ends = np.minimum(bounds, len(actions))

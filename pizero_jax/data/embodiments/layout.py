@@ -64,6 +64,13 @@ def present(layout: Layout) -> Bool[np.ndarray, "columns"]:
     return np.repeat([not group.absent for group in layout], [group.width for group in layout]).astype(bool)
 
 
+def changes(layout: Layout) -> Bool[np.ndarray, "columns"]:
+    """True for columns that are recorded changes over one step, False for what is absolute or absent."""
+    return np.repeat([group.delta and not group.absent for group in layout], [group.width for group in layout]).astype(
+        bool
+    )
+
+
 def column_names(layout: Layout) -> list[str]:
     """`position[0]`, ...: one for each column, for tables and figures."""
     return [

@@ -237,8 +237,7 @@ def _keep(specification: Specification, actions: Float32[np.ndarray, "T A"]) -> 
     keep[: specification.skip_first] = False
     keep[len(actions) - min(specification.skip_last, len(actions)) :] = False
     if specification.idle is not None:
-        groups = specification.actions
-        changes = np.repeat([group.delta and not group.absent for group in groups], [group.width for group in groups])
+        changes = layout.changes(specification.actions)
         keep &= (np.abs(actions[:, changes]) > specification.idle).any(axis=1)
     return keep
 

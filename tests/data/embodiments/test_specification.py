@@ -120,6 +120,7 @@ def test_what_a_robot_lacks_is_filled_and_absent(specification, recorded):
     lacking = dataclasses.replace(specification, actions=actions)
     np.testing.assert_allclose(read_episode(lacking, recorded).actions[0], [0.1, 0, 0, 0, 0, 0, 1], rtol=1e-6)
     np.testing.assert_array_equal(lacking.action_present, [True] * 3 + [False] * 4)
+    np.testing.assert_array_equal(layout.changes(actions), [True] * 3 + [False] * 4)
 
 
 @pytest.mark.parametrize(
