@@ -49,11 +49,12 @@ def get_config() -> ConfigDict:
     c.data.path = ""  # folder of an RLDS data set: the one with dataset_info.json
     c.data.train_split = "train"
     c.data.val_split = "val"
-    c.data.cameras = ConfigDict(  # camera of the policy -> field of the data set's observation
+    c.data.embodiment = ""  # entry of pizero_jax/data/embodiments that says what the fields mean, or empty: as recorded
+    c.data.cameras = ConfigDict(  # camera of the policy -> field of the observation, or role of the embodiment
         dict(base_0_rgb="image", left_wrist_0_rgb="wrist_image")
     )
     c.data.wrist_cameras = ("left_wrist_0_rgb", "right_wrist_0_rgb")  # neither cropped nor rotated, as in openpi
-    c.data.state = "state"  # field of the observation
+    c.data.state = "state"  # field of the observation; this and the next two are not read with an embodiment
     c.data.action = "action"  # field of the step
     c.data.instruction = "language_instruction"  # field of the step
     c.data.delta = ()  # (6, -1): six action dimensions relative to the state's, one absolute, as all after the last

@@ -164,6 +164,7 @@ class DataConfig:
     path: str
     train_split: str
     val_split: str
+    embodiment: str
     cameras: Mapping[str, str]
     wrist_cameras: tuple[str, ...]
     state: str

@@ -82,7 +82,7 @@ class ChunkNormalizer:
 
 
 def statistics(episodes: Episodes, data: DataConfig, C: int) -> dict[str, Statistics]:
-    """Of "state" over all frames, and of "actions" as they are normalised; no picture is decoded.
+    """Of "state" over all frames to learn from, and of "actions" as they are normalised; no picture is decoded.
 
     Without relative dimensions the actions are those of all frames. With some, all dimensions are over the chunks of C
     actions that begin at each frame, as far as their episode goes: what follows its end repeats and is masked in the
@@ -91,13 +91,15 @@ def statistics(episodes: Episodes, data: DataConfig, C: int) -> dict[str, Statis
     states = np.concatenate([episode.state for episode in episodes])
     actions = np.concatenate([episode.actions for episode in episodes])
     relative = relative_dimensions(data, states.shape[1], actions.shape[1])
+    keep = np.concatenate([episode.keep for episode in episodes])
     left = np.concatenate([np.arange(len(episode), 0, -1) for episode in episodes])  # frames, to the episode's end
 
     def steps() -> Iterator[Float32[np.ndarray, "n a"]]:
         """All first actions of chunks, all second ones, ...: each time no more numbers than there are frames."""
         for step in range(C):
-            frames = np.flatnonzero(left > step)
+            frames = np.flatnonzero((left > step) & keep)
+            frames = frames[keep[frames + step]]
             yield actions[frames + step] - origin(states[frames], relative, actions.shape[1])[:, 0]
 
-    of_actions = Statistics.of_blocks(steps) if len(relative) else Statistics.of(actions)
-    return {"state": Statistics.of(states), "actions": of_actions}
+    of_actions = Statistics.of_blocks(steps) if len(relative) else Statistics.of(actions[keep])
+    return {"state": Statistics.of(states[keep]), "actions": of_actions}

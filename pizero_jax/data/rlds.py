@@ -7,14 +7,17 @@ Source: RLDS, arXiv 2111.02767: a record is an episode, its `steps` a nested dat
 import dataclasses
 import difflib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from etils import epath
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from pizero_jax.config import DataConfig
+from pizero_jax.data.embodiments.specification import check, read_episode
+from pizero_jax.data.embodiments.table import find
 from pizero_jax.data.records import read_records
 from pizero_jax.types import InputError
 
@@ -28,6 +31,7 @@ class Episode:
     actions: Float32[np.ndarray, "T A"]
     instruction: str
     index: int  # its place in the split
+    keep: Bool[np.ndarray, "T"]  # False for steps that nothing should be learnt from
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -54,8 +58,8 @@ def open_split(config: DataConfig, split: str) -> Episodes:
       InputError: for a folder, split, field or record that is missing, damaged or not finite.
     """
     info = _open_info(config)
-    fields = _fields(config, info.features)
-    episodes = Episodes([_episode(fields, *record) for record in enumerate(_records(config, info, split))])
+    read = _specified(config, info.features) if config.embodiment else partial(_episode, _fields(config, info.features))
+    episodes = Episodes([read(*record) for record in enumerate(_records(config, info, split))])
     if not len(episodes):
         raise InputError(f"split {split!r} of config.data.path = {config.path!r} has no episodes")
     return episodes
@@ -156,7 +160,55 @@ def _episode(fields: _Fields, index: int, record: tuple[str, int, bytes]) -> Epi
         actions=_numbers(feature[fields.actions], steps, f"{where}, {fields.actions}"),
         instruction=instructions[0].decode(),
         index=index,
+        keep=np.ones(steps, bool),
     )
+
+
+def _specified(config: DataConfig, features: Any) -> Callable[[int, tuple[str, int, bytes]], Episode]:
+    """Reads records as the entry `config.embodiment` says, once it has been checked against the data set's features."""
+    specification = find(config.embodiment)
+    steps = dict(_step_features(features["steps"].feature))
+    check(specification, {path: (feature.shape, feature.np_dtype) for path, feature in steps.items()})
+    for camera, role in config.cameras.items():
+        if role not in specification.cameras:
+            raise InputError(
+                f"config.data.cameras.{camera} = {role!r} is no camera of config.data.embodiment = "
+                f"{config.embodiment!r}; it has {', '.join(specification.cameras)}"
+            )
+
+    def read(index: int, record: tuple[str, int, bytes]) -> Episode:
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        file, number, serialized = record
+        recorded = tf_example_pb2.Example.FromString(serialized).features.feature
+        try:
+            episode = read_episode(
+                specification,
+                {path: _values(recorded[f"steps/{path}"], feature.shape) for path, feature in steps.items()},
+            )
+        except (InputError, ValueError) as error:
+            raise InputError(f"{file}: record {number}: {error}") from error
+        images = {camera: episode.images[role] for camera, role in config.cameras.items()}
+        return Episode(images, episode.state, episode.actions, episode.instruction, index, episode.keep)
+
+    return read
+
+
+def _step_features(features: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, feature) of each field of a step."""
+    for name, feature in features.items():
+        if hasattr(feature, "items"):
+            yield from _step_features(feature, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", feature
+
+
+def _values(feature: Any, shape: tuple[int | None, ...]) -> list[bytes] | np.ndarray:
+    """What all steps record in one field: bytes, or numbers [T, ...]."""
+    if feature.bytes_list.value:
+        return list(feature.bytes_list.value)
+    numbers = np.array(feature.float_list.value or feature.int64_list.value)
+    return numbers.reshape(-1, *(-1 if side is None else side for side in shape))
 
 
 def _numbers(feature: Any, steps: int, where: str) -> Float32[np.ndarray, "T n"]:

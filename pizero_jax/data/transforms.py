@@ -17,6 +17,7 @@ from pizero_jax.config import AugmentationConfig, DataConfig, PolicyConfig
 from pizero_jax.data import action_tokens, tokenizers
 from pizero_jax.data.action_tokens import ActionTokenizer
 from pizero_jax.data.chunks import ChunkNormalizer
+from pizero_jax.data.embodiments.table import find
 from pizero_jax.data.normalize import Normalizer, Statistics
 from pizero_jax.types import InputError, Observation
 
@@ -146,7 +147,9 @@ class Processor:
     @property
     def action_dim_mask(self) -> Bool[np.ndarray, "A"]:
         """False for the policy's action dimensions that the data set does not have."""
-        return np.arange(self.policy.action_dim) < len(self._actions)
+        mask = np.zeros(self.policy.action_dim, bool)
+        mask[: len(self._actions)] = find(self.data.embodiment).action_present if self.data.embodiment else True
+        return mask
 
     def observation(
         self,

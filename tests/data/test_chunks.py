@@ -84,7 +84,11 @@ def test_statistics_of_many_chunks_of_a_walk(change):
         state = np.cumsum(rng.normal(size=(length, 3)), axis=0).astype(np.float32) + 100
         grip = (rng.uniform(size=(length, 1)) < 0.005).astype(np.float32)
         actions = np.concatenate([state[:, :2] + rng.normal(size=(length, 2)).astype(np.float32), grip], axis=1)
-        episodes.append(Episode(images={}, state=state, actions=actions, instruction="", index=index))
+        episodes.append(
+            Episode(
+                images={}, state=state, actions=actions, instruction="", index=index, keep=np.ones(len(actions), bool)
+            )
+        )
         for t in range(length):
             rows.append(actions[t : t + 10] - state[t] * np.float32([1, 1, 0]))
     found = chunks.statistics(Episodes(episodes), change(delta=(2,)).data, C=10)["actions"]

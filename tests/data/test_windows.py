@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,7 @@ def windows() -> Windows:
                     actions=(10 * number + np.arange(length, dtype=np.float32))[:, None],
                     instruction=f"task {number}",
                     index=number,
+                    keep=np.ones(length, bool),
                 )
                 for number, length in enumerate(LENGTHS)
             ]
@@ -53,3 +56,11 @@ def test_actions_repeat_past_the_end_and_are_masked(windows):
 def test_an_index_outside_is_refused(windows, index):
     with pytest.raises(IndexError):
         windows[index]
+
+
+def test_steps_to_be_left_out_begin_no_window_and_are_masked_in_others(windows):
+    third = dataclasses.replace(windows.episodes[2], keep=np.array([False, True, True, False, True]))
+    kept = Windows(Episodes([windows.episodes[1], third]), chunk=3)
+    assert [kept[i].images["camera"] for i in range(len(kept))] == [b"1-0", b"2-1", b"2-2", b"2-4"]
+    assert [kept[i].action_mask.tolist() for i in range(1, 4)] == [[1, 1, 0], [1, 0, 1], [1, 0, 0]]
+    np.testing.assert_array_equal(kept[1].actions[:, 0], [21, 22, 23])

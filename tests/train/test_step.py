@@ -116,7 +116,7 @@ def test_averages_and_moments_are_laid_out_like_their_parameters(eight_devices):
     assert all(len(set(layout)) == 1 for layout in layouts.values())
     sharded = {path for path, layout in layouts.items() if "fsdp" in layout[0]}
     assert {
-        "['embedding']",
+        "['backbone']['embedding']",
         "['backbone']['language']['layers']['attention']['q']['kernel']",
         "['expert']['layers']['feed_forward']['up']['kernel']",
     } <= sharded
