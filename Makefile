@@ -24,7 +24,7 @@ quickstart: rendering .venv/installed
 	@echo "checkpoint: $(RUN)/checkpoints; evaluation: $(RUN)/{evaluation.json,success.png,episodes.png,episodes.gif}"
 
 test: rendering .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
