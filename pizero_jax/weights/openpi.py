@@ -1,13 +1,11 @@
-"""openpi's checkpoints: its names and layouts, leaf by leaf, in and out.
+"""openpi's checkpoints, in and out.
 
-openpi stacks keys with values, and gate with up, on the axis behind the layers; its second expert ends in `_1`. Its
-folders are `<step>/{params,train_state,assets/<asset>/norm_stats.json}` (Orbax), each key path ending in `value` where
-openpi itself saved, and not in some released ones.
+Its folders are `<step>/{params,train_state,assets/<asset>/norm_stats.json}` (Orbax), each key path ending in `value`
+where openpi itself saved, and not in some released ones.
 """
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -37,58 +35,10 @@ from pizero_jax.data import normalize
 from pizero_jax.data.normalize import Statistics
 from pizero_jax.types import InputError, Params, Policy
 from pizero_jax.weights import source as sources
-from pizero_jax.weights.source import Leaf, Source
+from pizero_jax.weights.openpi_layout import LAYERS, VISION, leaf, to_openpi
+from pizero_jax.weights.source import Source
 
 LOSS = LossConfig(samples_per_observation=1, openpi_padding=True, flow_weight=1.0)
-
-_VISION = "PaliGemma/img/Transformer/encoderblock"
-_LAYERS = "PaliGemma/llm/layers"
-
-# Our path, a pattern -> openpi's. {s} is "" for the backbone and "_1" for the expert.
-_BY_NAME = {
-    r"backbone/embedding": "PaliGemma/llm/embedder/input_embedding",
-    r"backbone/vision/stem/(\w+)": r"PaliGemma/img/embedding/\1",
-    r"backbone/vision/positions": "PaliGemma/img/pos_embedding",
-    r"backbone/vision/layers/attention/q/(\w+)": rf"{_VISION}/MultiHeadDotProductAttention_0/query/\1",
-    r"backbone/vision/layers/attention/k/(\w+)": rf"{_VISION}/MultiHeadDotProductAttention_0/key/\1",
-    r"backbone/vision/layers/attention/v/(\w+)": rf"{_VISION}/MultiHeadDotProductAttention_0/value/\1",
-    r"backbone/vision/layers/attention/out/(\w+)": rf"{_VISION}/MultiHeadDotProductAttention_0/out/\1",
-    r"backbone/vision/layers/norm/(\w+)": rf"{_VISION}/LayerNorm_0/\1",
-    r"backbone/vision/layers/mlp_norm/(\w+)": rf"{_VISION}/LayerNorm_1/\1",
-    r"backbone/vision/layers/up/(\w+)": rf"{_VISION}/MlpBlock_0/Dense_0/\1",
-    r"backbone/vision/layers/down/(\w+)": rf"{_VISION}/MlpBlock_0/Dense_1/\1",
-    r"backbone/vision/final_norm/(\w+)": r"PaliGemma/img/Transformer/encoder_norm/\1",
-    r"backbone/vision/head/(\w+)": r"PaliGemma/img/head/\1",
-    r"{e}/layers/attention/q/kernel": f"{_LAYERS}/attn/q_einsum{{s}}/w",
-    r"{e}/layers/attention/[kv]/kernel": f"{_LAYERS}/attn/kv_einsum{{s}}/w",
-    r"{e}/layers/attention/out/kernel": f"{_LAYERS}/attn/attn_vec_einsum{{s}}/w",
-    r"{e}/layers/attention/q/(lora_\w)": rf"{_LAYERS}/attn/q_einsum{{s}}/\1",
-    r"{e}/layers/attention/[kv]/(lora_\w)": rf"{_LAYERS}/attn/kv_einsum{{s}}/\1",
-    r"{e}/layers/attention/out/(lora_\w)": rf"{_LAYERS}/attn/attn_vec_einsum{{s}}/\1",
-    r"{e}/layers/feed_forward/(?:gate|up)/kernel": f"{_LAYERS}/mlp{{s}}/gating_einsum",
-    r"{e}/layers/feed_forward/down/kernel": f"{_LAYERS}/mlp{{s}}/linear",
-    r"{e}/layers/feed_forward/(?:gate|up)/(lora_\w)": rf"{_LAYERS}/mlp{{s}}/gating_einsum_\1",
-    r"{e}/layers/feed_forward/down/(lora_\w)": rf"{_LAYERS}/mlp{{s}}/linear_\1",
-    r"{e}/layers/attention_norm/scale": f"{_LAYERS}/pre_attention_norm{{s}}/scale",
-    r"{e}/layers/mlp_norm/scale": f"{_LAYERS}/pre_ffw_norm{{s}}/scale",
-    r"{e}/layers/attention_norm/modulation/(\w+)": rf"{_LAYERS}/pre_attention_norm{{s}}/Dense_0/\1",
-    r"{e}/layers/mlp_norm/modulation/(\w+)": rf"{_LAYERS}/pre_ffw_norm{{s}}/Dense_0/\1",
-    r"{e}/final_norm/scale": "PaliGemma/llm/final_norm{s}/scale",
-    r"{e}/final_norm/modulation/(\w+)": r"PaliGemma/llm/final_norm{s}/Dense_0/\1",
-    r"state_in/(\w+)": r"state_proj/\1",
-    r"action_in/(\w+)": r"action_in_proj/\1",
-    r"action_out/(\w+)": r"action_out_proj/\1",
-    r"action_time_in/(\w+)": r"action_time_mlp_in/\1",
-    r"action_time_out/(\w+)": r"action_time_mlp_out/\1",
-    r"time_in/(\w+)": r"time_mlp_in/\1",
-    r"time_out/(\w+)": r"time_mlp_out/\1",
-}
-_NAMES = {
-    pattern.replace("{e}", expert): theirs.replace("{s}", suffix)
-    for pattern, theirs in _BY_NAME.items()
-    for expert, suffix in (("backbone/language", ""), ("expert", "_1"))
-}
-_STACKED = {"k": 0, "v": 1, "gate": 0, "up": 1}  # module -> its place on axis 1, behind the layers
 
 
 class Weights(NamedTuple):
@@ -105,39 +55,6 @@ class Training(NamedTuple):
     step: jax.Array
     params: Params
     opt_state: optax.OptState
-
-
-def their_name(path: str) -> str:
-    """openpi's path of our leaf; InputError if it has none."""
-    for pattern, theirs in _NAMES.items():
-        if match := re.fullmatch(pattern, path):
-            return match.expand(theirs)
-    raise InputError(f"openpi has no place for the parameter {path}: its models have no such part")
-
-
-def leaf(path: str) -> Leaf:
-    """How our leaf is cut from openpi's."""
-    module = path.split("/")[-2]
-    if path == "backbone/vision/positions":
-        return Leaf((their_name(path),), lambda x: x[0])
-    if module in _STACKED and not path.startswith("backbone/vision"):
-        return Leaf((their_name(path),), lambda x: x[:, _STACKED[module]])
-    return Leaf((their_name(path),), lambda x: x)
-
-
-def to_openpi(params: Params) -> dict[str, jax.Array]:
-    """Our parameters, or their gradients or moments, under openpi's names and in its layouts."""
-    theirs, stacks = {}, {}
-    for path, x in sources.flat(params).items():
-        name, module = their_name(path), path.split("/")[-2]
-        if path == "backbone/vision/positions":
-            theirs[name] = x[None]
-        elif module in _STACKED and not path.startswith("backbone/vision"):
-            stacks.setdefault(name, {})[_STACKED[module]] = x
-        else:
-            theirs[name] = x
-    stack = np.stack if all(isinstance(x, np.ndarray) for x in jax.tree.leaves(stacks)) else jax.numpy.stack
-    return theirs | {name: stack([parts[0], parts[1]], axis=1) for name, parts in stacks.items()}
 
 
 def load(source: str | Mapping[str, np.ndarray], **options: Any) -> tuple[Policy, Params]:
@@ -298,10 +215,10 @@ def infer(source: Source, alpha: float | None = None) -> PolicyConfig:
         return math.prod(shape(name))
 
     (vision_width,) = shape("PaliGemma/img/Transformer/encoder_norm/scale")
-    vision_depth = shape(f"{_VISION}/LayerNorm_0/scale")[0]
+    vision_depth = shape(f"{VISION}/LayerNorm_0/scale")[0]
     patch = math.isqrt(size("PaliGemma/img/embedding/kernel") // (3 * vision_width))
-    depth, width = shape(f"{_LAYERS}/pre_attention_norm/scale")
-    _, heads, head_dim, _ = shape(f"{_LAYERS}/attn/attn_vec_einsum/w")
+    depth, width = shape(f"{LAYERS}/pre_attention_norm/scale")
+    _, heads, head_dim, _ = shape(f"{LAYERS}/attn/attn_vec_einsum/w")
     dtypes = {str(x.dtype) for x in source.shapes.values()}
     common = dict(
         dtype="bfloat16" if dtypes == {"bfloat16"} else "float32",
@@ -318,18 +235,18 @@ def infer(source: Source, alpha: float | None = None) -> PolicyConfig:
             patch=patch,
             width=vision_width,
             depth=vision_depth,
-            mlp=shape(f"{_VISION}/MlpBlock_0/Dense_0/bias")[1],
-            heads=shape(f"{_VISION}/MultiHeadDotProductAttention_0/query/bias")[1],
+            mlp=shape(f"{VISION}/MlpBlock_0/Dense_0/bias")[1],
+            heads=shape(f"{VISION}/MultiHeadDotProductAttention_0/query/bias")[1],
         ),
         attention=AttentionConfig(
             depth=depth,
             heads=heads,
-            kv_heads=size(f"{_LAYERS}/attn/kv_einsum/w") // (depth * 2 * width * head_dim),
+            kv_heads=size(f"{LAYERS}/attn/kv_einsum/w") // (depth * 2 * width * head_dim),
             head_dim=head_dim,
         ),
         language=LanguageConfig(
             width=width,
-            mlp=size(f"{_LAYERS}/mlp/linear") // (depth * width),
+            mlp=size(f"{LAYERS}/mlp/linear") // (depth * width),
             vocabulary=size("PaliGemma/llm/embedder/input_embedding") // width,
         ),
         lora=infer_lora(source, alpha),
@@ -338,7 +255,7 @@ def infer(source: Source, alpha: float | None = None) -> PolicyConfig:
         fast = dict(prompt_length=250, cameras=("base_0_rgb", "base_1_rgb", "wrist_0_rgb"))
         return Pi0FastConfig(**common | fast, name="pi0_fast", token_length=250, openpi_positions=True)
     (expert_width,) = shape("action_in_proj/bias")
-    expert_mlp = size(f"{_LAYERS}/mlp_1/linear") // (depth * expert_width)
+    expert_mlp = size(f"{LAYERS}/mlp_1/linear") // (depth * expert_width)
     common |= dict(
         expert=ExpertConfig(expert_width, expert_mlp), action_dim=shape("action_out_proj/bias")[0], num_steps=10
     )
@@ -352,7 +269,7 @@ def infer_lora(source: Source, alpha: float | None) -> LoraConfig:
     rules = []
     for expert, s in (("backbone/language", ""), ("expert", "_1")):
         for part, name in (("attention", f"attn/q_einsum{s}/lora_a"), ("feed_forward", f"mlp{s}/linear_lora_a")):
-            if f"{_LAYERS}/{name}" in source.shapes:
-                rank = source.shapes[f"{_LAYERS}/{name}"].shape[-1]
+            if f"{LAYERS}/{name}" in source.shapes:
+                rank = source.shapes[f"{LAYERS}/{name}"].shape[-1]
                 rules.append(LoraRule(f"{expert}/layers/{part}/.*", rank, float(alpha or rank)))
     return LoraConfig(tuple(rules), openpi=bool(rules))

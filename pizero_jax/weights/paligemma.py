@@ -11,8 +11,9 @@ from jax.sharding import Mesh
 from pizero_jax import policies
 from pizero_jax.config import PolicyConfig
 from pizero_jax.types import Params
-from pizero_jax.weights import openpi
 from pizero_jax.weights import source as sources
+from pizero_jax.weights.openpi import LOSS
+from pizero_jax.weights.openpi_layout import leaf, to_openpi
 from pizero_jax.weights.source import Leaf
 
 
@@ -29,11 +30,11 @@ def read(path: str | Path, config: PolicyConfig, *, mesh: Mesh | None = None, pa
     """
     arrays = sources.of_npz(path)
     arrays = arrays._replace(shapes={k: x for k, x in arrays.shapes.items() if k.startswith("params/")})
-    policy = policies.make(config, openpi.LOSS)
+    policy = policies.make(config, LOSS)
     abstract = sources.backbone(policy)
-    expected = jax.eval_shape(openpi.to_openpi, abstract)
+    expected = jax.eval_shape(to_openpi, abstract)
     sources.check(arrays, {npz_name(k): x for k, x in expected.items()}, "the PaliGemma of config.policy")
-    leaves = {ours: openpi.leaf(ours) for ours in sources.flat(abstract)}
+    leaves = {ours: leaf(ours) for ours in sources.flat(abstract)}
     table = {ours: Leaf(tuple(map(npz_name, leaf.names)), leaf.make) for ours, leaf in leaves.items()}
     return sources.fill(policy, table, arrays, mesh, param_dtype)
 

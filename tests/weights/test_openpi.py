@@ -1,6 +1,8 @@
 import importlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -15,6 +17,7 @@ from pizero_jax.train import optimizer
 from pizero_jax.train.freeze import is_frozen
 from pizero_jax.types import InputError
 from pizero_jax.weights import openpi, source
+from pizero_jax.weights.openpi_layout import their_name
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CHECKPOINT = GOLDEN / "ckpt_openpi_pi0_tiny" / "1"
@@ -70,7 +73,7 @@ def test_each_form_of_lora_freezes_what_openpi_freezes(form):
     c.policy.lora.rules, c.freeze.params = c.policy.lora.rules[rules], c.freeze.params[rules]
     config = configs.build(TrainConfig, c)
     paths = source.flat(jax.eval_shape(policies.make(config.policy, config.loss).init, KEY))
-    frozen = {openpi.their_name(path) for path in paths if is_frozen(path, config.freeze)}
+    frozen = {their_name(path) for path in paths if is_frozen(path, config.freeze)}
     assert frozen == set(TREES["frozen"][form])
 
 
@@ -192,3 +195,9 @@ def test_adapters_are_found_with_their_ranks_and_openpi_s_ways():
         ("expert", 32, 8.0),
     }
     assert openpi.infer(published("pi0")).lora == LoraConfig((), openpi=False)
+
+
+def test_the_package_alone_leads_to_openpi_s_weights():
+    code = "import pizero_jax; print(pizero_jax.weights.openpi.load.__module__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=GOLDEN.parents[1])
+    assert done.stdout.strip() == "pizero_jax.weights.openpi", done.stderr
