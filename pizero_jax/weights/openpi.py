@@ -33,7 +33,7 @@ from pizero_jax.config import (
 )
 from pizero_jax.data import normalize
 from pizero_jax.data.normalize import Statistics
-from pizero_jax.types import InputError, Params, Policy
+from pizero_jax.types import Batch, InputError, Observation, Params, Policy
 from pizero_jax.weights import source as sources
 from pizero_jax.weights.openpi_layout import LAYERS, VISION, leaf, to_openpi
 from pizero_jax.weights.source import Source
@@ -100,6 +100,35 @@ def read(
     logging.warning("%s holds openpi's %s; as openpi trained it: %s", arrays.name, config.name, ", ".join(options))
     table = {path: leaf(path) for path in sources.flat(abstract)}
     return Weights(config, LOSS, sources.fill(policy, table, arrays, mesh, param_dtype))
+
+
+def batch(inputs: Mapping[str, np.ndarray]) -> Batch:
+    """openpi's inputs as ours, everything in them real.
+
+    openpi keeps the prompt of pi0-FAST and the action tokens behind it in one row; here they are two.
+
+    Args:
+      inputs: flat: "image/<camera>", "image_mask/<camera>", "state", "tokenized_prompt", "tokenized_prompt_mask", and
+        perhaps "actions" [B, C, A] and, of pi0-FAST, "token_loss_mask".
+    """
+    cameras = [key.removeprefix("image/") for key in inputs if key.startswith("image/")]
+    prompt, mask = np.asarray(inputs["tokenized_prompt"]), np.asarray(inputs["tokenized_prompt_mask"])
+    written = np.asarray(inputs.get("token_loss_mask", np.zeros_like(mask))) & mask
+    observation = Observation(
+        images={name: inputs[f"image/{name}"] for name in cameras},
+        image_masks={name: inputs[f"image_mask/{name}"] for name in cameras},
+        state=inputs["state"],
+        prompt=prompt,
+        prompt_mask=mask & ~written,
+    )
+    actions = np.asarray(inputs.get("actions", np.zeros((len(mask), 0, 0), np.float32)))
+    B, C, A = actions.shape
+    real = np.ones((B, C), bool), np.ones((B, A), bool)
+    if not written.any():
+        return Batch(observation, actions, *real)
+    length = written.sum(axis=1).max()
+    order = np.argsort(~written, axis=1, kind="stable")[:, :length]  # action tokens first, in their order
+    return Batch(observation, actions, *real, *(np.take_along_axis(x, order, axis=1) for x in (prompt, written)))
 
 
 def export(

@@ -18,7 +18,7 @@ from pizero_jax.policies.flow import suffix_layout
 from pizero_jax.policies.pi0 import Pi0
 from pizero_jax.policies.pi0_fast import Pi0Fast
 from pizero_jax.policies.pi05 import Pi05
-from pizero_jax.types import Batch, Observation
+from pizero_jax.types import Batch
 from pizero_jax.weights import openpi
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -26,16 +26,10 @@ NETWORKS = {"pi0": Pi0, "pi05": Pi05, "pi0_fast": Pi0Fast}
 KEY = jax.random.key(0)
 
 
-def observation(arrays, where="in") -> Observation:
-    prefix = f"{where}/image/"
-    cameras = [key.removeprefix(prefix) for key in arrays if key.startswith(prefix)]
-    return Observation(
-        images={name: arrays[f"{where}/image/{name}"] for name in cameras},
-        image_masks={name: arrays[f"{where}/image_mask/{name}"] for name in cameras},
-        state=arrays[f"{where}/state"],
-        prompt=arrays[f"{where}/tokenized_prompt"],
-        prompt_mask=arrays[f"{where}/tokenized_prompt_mask"],
-    )
+def batch(arrays, where="in") -> Batch:
+    prefix = f"{where}/"
+    inputs = {key.removeprefix(prefix): x for key, x in arrays.items() if key.startswith(prefix)}
+    return openpi.batch({key: x for key, x in inputs.items() if not key.startswith("decode_")})
 
 
 def case(name: str) -> SimpleNamespace:
@@ -60,9 +54,7 @@ def assert_gradients(ours, file: str):
 @pytest.fixture(scope="module", params=["pi0", "pi05"])
 def flow(request):
     flow = case(request.param)
-    seen, actions = observation(flow.arrays), flow.arrays["in/actions"]
-    B, C, A = actions.shape
-    flow.batch = Batch(seen, actions, np.ones((B, C), bool), np.ones((B, A), bool))
+    flow.batch = batch(flow.arrays)
     return flow
 
 
@@ -142,14 +134,8 @@ def test_bfloat16_is_as_far_from_float32_as_openpi_s(flow):
 @pytest.fixture(scope="module")
 def fast():
     fast = case("pi0_fast")
-    arrays = fast.arrays
-    learnt = arrays["in/token_loss_mask"]  # openpi keeps prompt and action tokens in one row
-    lengths = learnt.sum(axis=1)
-    tokens, mask = np.zeros((2, lengths.max() + 3), int), np.zeros((2, lengths.max() + 3), bool)
-    for row, length in enumerate(lengths):
-        tokens[row, :length], mask[row, :length] = arrays["in/tokenized_prompt"][row][learnt[row]], True
-    seen = observation(arrays).replace(prompt_mask=arrays["in/tokenized_prompt_mask"] & ~learnt)
-    fast.batch = Batch(seen, None, None, None, tokens, mask)
+    fast.batch = batch(fast.arrays)
+    assert fast.batch.action_token_mask.sum(axis=1).tolist() == [7, 7]
     return fast
 
 
@@ -172,12 +158,12 @@ def test_fast_loss_and_gradients_are_openpi_s(fast):
 
 def test_fast_writes_openpi_s_tokens(fast):
     act = jax.jit(fast.policy.act, static_argnames="num_tokens")
-    tokens = act(fast.params, KEY, observation(fast.arrays, "in/decode_allvalid"), num_tokens=16)
+    tokens = act(fast.params, KEY, batch(fast.arrays, "in/decode_allvalid").observation, num_tokens=16)
     np.testing.assert_array_equal(tokens, fast.arrays["out/decode_allvalid/tokens"])
 
 
 def test_fast_with_an_absent_camera_begins_as_openpi_does(fast):
     """Then openpi loses as many real tokens from sight as the camera had; `test_pi0_fast.py` shows that ours do not."""
     act = jax.jit(fast.policy.act, static_argnames="num_tokens")
-    tokens = act(fast.params, KEY, observation(fast.arrays, "in/decode_masked"), num_tokens=1)
+    tokens = act(fast.params, KEY, batch(fast.arrays, "in/decode_masked").observation, num_tokens=1)
     np.testing.assert_array_equal(tokens[:, 0], fast.arrays["out/decode_masked/tokens"][:, 0])
