@@ -38,7 +38,8 @@ def _parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     except (AttributeError, KeyError, TypeError, ValueError, flags.Error) as error:
         raise InputError(_unknown_key(argv, file) or " ".join(str(error.args[0]).split())) from error
-    if "config" in flags.FLAGS and flags.FLAGS.config is None:
+    from_checkpoint = "checkpoint" in flags.FLAGS and flags.FLAGS.checkpoint  # which carries its config
+    if "config" in flags.FLAGS and flags.FLAGS.config is None and not from_checkpoint:
         raise InputError("--config is missing; start from a file in configs/, for example --config=configs/base.py")
     if rest[1:]:
         raise InputError(f"{rest[1]!r} is not a flag; flags look like --config.seed=1")

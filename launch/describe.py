@@ -22,7 +22,6 @@ from pizero_jax.train import optimizer
 from pizero_jax.train.checkpoint import open_run
 from pizero_jax.train.flops import act_flops, forward_flops
 from pizero_jax.train.step import TrainState, fresh_state
-from pizero_jax.types import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0.py.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a training run, in place of --config.")
@@ -33,10 +32,8 @@ def main() -> None:
     if CHECKPOINT.value:
         checkpoints = open_run(CHECKPOINT.value, None, flag="--checkpoint")
         config = build(TrainConfig, checkpoints.metadata(checkpoints.steps[-1])["config"])
-    elif CONFIG.value is not None:
-        config = build(TrainConfig, CONFIG.value)
     else:
-        raise InputError("--config or --checkpoint is missing; for example --config=configs/pi0.py")
+        config = build(TrainConfig, CONFIG.value)
     description = describe(config)
     print(json.dumps(description, indent=2) if JSON.value else text(description))
 

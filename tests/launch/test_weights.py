@@ -65,6 +65,13 @@ def test_imported_weights_are_those_that_training_starts_from(imported):
         np.testing.assert_array_equal(x, theirs[path], err_msg=path)
 
 
+def test_a_run_of_imported_weights_is_described_by_its_own_config(forked, imported):
+    (result,) = forked("launch.describe", [[f"--checkpoint={imported[0]}", "--json"]])
+    assert result.returncode == 0, result.stderr
+    parameters = sum(x.size for x in jax.tree.leaves(openpi.read(CHECKPOINT).params))
+    assert json.loads(result.stdout)["parameters"] == parameters
+
+
 def test_statistics_come_along(imported):
     statistics = json.loads((imported[0] / "config.json").read_text())["statistics"]
     theirs = json.loads((CHECKPOINT / "assets/trossen/norm_stats.json").read_text())["norm_stats"]
