@@ -35,6 +35,7 @@ from pizero_jax.data import normalize
 from pizero_jax.data.normalize import Statistics
 from pizero_jax.types import Batch, InputError, Observation, Params, Policy
 from pizero_jax.weights import source as sources
+from pizero_jax.weights.download import fetch
 from pizero_jax.weights.openpi_layout import LAYERS, VISION, leaf, to_openpi
 from pizero_jax.weights.source import Source
 
@@ -78,8 +79,8 @@ def read(
     LoRA, its positions in pi0-FAST.
 
     Args:
-      source: a checkpoint's folder (a step, or its `params`), or a mapping of flattened path to array; keys may begin
-        with "param/" or "params/" (then others are left alone) and end in "/value".
+      source: a checkpoint's folder (a step, or its `params`; `gs://` is fetched), or a mapping of flattened path to
+        array; keys may begin with "param/" or "params/" (then others are left alone) and end in "/value".
       raw: take the raw parameters out of `train_state`, not those that act (averaged, where openpi averages).
       alpha: of the adapters, which the arrays do not tell; their rank by default, as in openpi's published forms.
       mesh: the parameters arrive laid out over it as in training.
@@ -201,8 +202,8 @@ def bare(path: str) -> str:
 
 
 def of_folder(folder: str | epath.PathLike, raw: bool = False) -> Source:
-    """openpi's checkpoint of one step, or the `params` inside."""
-    folder = epath.Path(folder)
+    """openpi's checkpoint of one step, or the `params` inside; fetched first if it is not here."""
+    folder = fetch(str(folder)).absolute()  # Orbax finds nothing by relative paths
     item = folder / ("train_state" if raw else "params")
     item = item if item.exists() else folder
     if not (item / "_METADATA").exists():
@@ -212,7 +213,7 @@ def of_folder(folder: str | epath.PathLike, raw: bool = False) -> Source:
     checkpointer = ocp.PyTreeCheckpointer()
     try:
         leaves = flatten_dict(checkpointer.metadata(item).item_metadata.tree)
-    except (ValueError, KeyError, OSError) as error:
+    except (AttributeError, ValueError, KeyError, OSError) as error:  # metadata of another kind of item are None
         raise InputError(f"{item} cannot be read: {error}") from error
     paths = {bare("/".join(key[1:])): key for key in leaves if key[0] == "params"}
 

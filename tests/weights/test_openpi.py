@@ -173,6 +173,12 @@ def test_weights_of_something_else_are_refused():
         openpi.load({"dense/kernel": np.zeros((2, 2))})
 
 
+@pytest.mark.parametrize("place", ["1", "1/params"])
+def test_a_relative_path_leads_to_a_step_and_to_its_parameters(monkeypatch, place):
+    monkeypatch.chdir(CHECKPOINT.parent)
+    assert openpi.read(place).config == openpi.read(CHECKPOINT).config
+
+
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match="is not a checkpoint of openpi"):
         openpi.load(str(tmp_path))
