@@ -36,7 +36,7 @@ RAW = flags.DEFINE_bool("raw", False, "Take openpi's raw parameters in place of 
 ASSET = flags.DEFINE_string("asset", None, "Whose statistics to take, of those in openpi's assets/.")
 JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON.")
 
-# What openpi's weights were trained with, and arrays do not tell; all other fields that they do not tell are ours.
+# What the arrays tell of a policy; all other fields are the config's.
 TOLD = ("image_size", "vision", "attention", "language", "expert", "action_dim", "state_dim", "lora")
 
 
@@ -109,8 +109,8 @@ def adopt(config: TrainConfig, told: PolicyConfig, loss: LossConfig) -> TrainCon
       InputError: they are of another policy than the config's.
     """
     ours = config.policy
-    trained_as = {"pi05_insulated": "pi05"}.get(ours.name, ours.name)
-    if told.name != trained_as:
+    same_arrays = {ours.name, {"pi05_insulated": "pi05"}.get(ours.name)}
+    if told.name not in same_arrays:
         raise InputError(
             f"--source={SOURCE.value} holds {told.name!r}; --config has config.policy.name = {ours.name!r}: "
             f"take a config such as configs/{told.name}.py"

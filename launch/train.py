@@ -127,8 +127,11 @@ def prepare(workdir: Path, config: TrainConfig, *, resume: bool, overwrite: bool
     if used and not is_run:
         raise InputError(f"--workdir={workdir} holds something else than a run; choose another folder")
     if resume and (workdir / "config.json").exists():
-        saved = json.loads((workdir / "config.json").read_text())["config"]
-        changed = differences(saved, dataclasses.asdict(config), free=FREE)
+        saved = json.loads((workdir / "config.json").read_text())
+        if "source" in saved:
+            raise InputError(f"--workdir={workdir} holds imported weights; start another run from them with "
+                             f"--config.init.weights={workdir}")  # fmt: skip
+        changed = differences(saved["config"], dataclasses.asdict(config), free=FREE)
         if changed:
             raise InputError(f"--workdir={workdir} was made with another config: {'; '.join(changed)}. Restore these, "
                              "or start another run.")  # fmt: skip

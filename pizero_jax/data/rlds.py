@@ -16,8 +16,6 @@ from etils import epath
 from jaxtyping import Bool, Float32
 
 from pizero_jax.config import DataConfig
-from pizero_jax.data.embodiments.specification import check, read_episode
-from pizero_jax.data.embodiments.table import find
 from pizero_jax.data.records import read_records
 from pizero_jax.types import InputError
 
@@ -166,6 +164,9 @@ def _episode(fields: _Fields, index: int, record: tuple[str, int, bytes]) -> Epi
 
 def _specified(config: DataConfig, features: Any) -> Callable[[int, tuple[str, int, bytes]], Episode]:
     """Reads records as the entry `config.embodiment` says, once it has been checked against the data set's features."""
+    from pizero_jax.data.embodiments.specification import check, read_episode
+    from pizero_jax.data.embodiments.table import find  # 0.4 s with SciPy's rotations: only who needs it pays for it
+
     specification = find(config.embodiment)
     steps = dict(_step_features(features["steps"].feature))
     check(specification, {path: (feature.shape, feature.np_dtype) for path, feature in steps.items()})

@@ -17,7 +17,6 @@ from pizero_jax.config import AugmentationConfig, DataConfig, PolicyConfig
 from pizero_jax.data import action_tokens, tokenizers
 from pizero_jax.data.action_tokens import ActionTokenizer
 from pizero_jax.data.chunks import ChunkNormalizer
-from pizero_jax.data.embodiments.table import find
 from pizero_jax.data.normalize import Normalizer, Statistics
 from pizero_jax.types import InputError, Observation
 
@@ -147,8 +146,11 @@ class Processor:
     @property
     def action_dim_mask(self) -> Bool[np.ndarray, "A"]:
         """False for the policy's action dimensions that the data set does not have."""
-        mask = np.zeros(self.policy.action_dim, bool)
-        mask[: len(self._actions)] = find(self.data.embodiment).action_present if self.data.embodiment else True
+        mask = np.arange(self.policy.action_dim) < len(self._actions)
+        if self.data.embodiment:
+            from pizero_jax.data.embodiments.table import find
+
+            mask[: len(self._actions)] = find(self.data.embodiment).action_present
         return mask
 
     def observation(

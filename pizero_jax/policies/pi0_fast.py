@@ -1,5 +1,7 @@
 """pi0-FAST: the backbone alone writes the actions as text, token by token (arXiv 2501.09747)."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -80,8 +82,8 @@ def make(config: Pi0FastConfig, loss_config: LossConfig) -> Policy:
         Args:
           temperature: 0 takes the likeliest token.
         """
-        apply = lambda method, *args: network.apply({"params": params}, *args, method=method)  # noqa: E731
-        prefix = apply("read", observation)
+        apply = partial(network.apply, {"params": params})
+        prefix = apply(observation, method="read")
         (B, S), skipped = prefix.mask.shape, int(config.openpi_positions)
         room = ((0, 0), (0, 0), (0, num_tokens), (0, 0), (0, 0))
         seen = jax.tree.map(lambda x: jnp.pad(x, room), prefix.keys_values)  # [L, B, S + num_tokens, K, H]
@@ -96,12 +98,12 @@ def make(config: Pi0FastConfig, loss_config: LossConfig) -> Policy:
             token = choose(jax.random.fold_in(key, i), logits, temperature)
             token = jnp.where(done, PAD, token)
             visible = real | ((jnp.arange(S + num_tokens) >= S) & (jnp.arange(S + num_tokens) < S + i))
-            logits, own = apply("step", token, prefix.end + i + skipped, seen, visible)
+            logits, own = apply(token, prefix.end + i + skipped, seen, visible, method="step")
             at = (0, 0, S + i, 0, 0)
             seen = jax.tree.map(lambda x, new: jax.lax.dynamic_update_slice(x, new, at), seen, own)
             return i + 1, ids.at[:, i].set(token), logits, seen, done | (token == END)
 
-        carry = 0, jnp.full((B, num_tokens), PAD), apply("first", prefix), seen, jnp.zeros(B, bool)
+        carry = 0, jnp.full((B, num_tokens), PAD), apply(prefix, method="first"), seen, jnp.zeros(B, bool)
         return jax.lax.while_loop(unfinished, write, carry)[1]
 
     return Policy(init, loss, act, logits=logits)

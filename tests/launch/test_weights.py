@@ -1,6 +1,8 @@
 """Importing, exporting and starting from other people's weights, as users do it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -63,6 +65,29 @@ def test_imported_weights_are_those_that_training_starts_from(imported):
     theirs = source.flat(openpi.read(CHECKPOINT).params)
     for path, x in source.flat(params).items():
         np.testing.assert_array_equal(x, theirs[path], err_msg=path)
+
+
+def test_imported_weights_are_not_resumed_as_if_they_were_a_run(forked, imported):
+    """Fresh parameters would begin beside them, silently."""
+    line = [f"--config={ROOT}/configs/pi0.py", f"--workdir={imported[0]}", "--resume"]
+    (result,) = forked("launch.train", [line])
+    assert result.returncode == 2
+    assert f"--config.init.weights={imported[0]}" in result.stderr
+
+
+ADOPT = """
+import importlib
+from launch.import_weights import adopt
+from pizero_jax.config import TrainConfig, build
+for name in ("pi0", "pi05", "pi05_insulated", "pi0_fast"):
+    config = build(TrainConfig, importlib.import_module(f"configs.{name}").get_config())
+    assert adopt(config, config.policy, config.loss) == config
+"""
+
+
+def test_a_backbone_is_adopted_by_every_policy():
+    done = subprocess.run([sys.executable, "-c", ADOPT], capture_output=True, text=True, cwd=ROOT)  # flags of its own
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_run_of_imported_weights_is_described_by_its_own_config(forked, imported):
