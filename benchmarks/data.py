@@ -42,8 +42,7 @@ def samples_per_cpu_second(config: configs.TrainConfig, batches: int) -> float:
     """Of the training loader as configured, after a few batches that warm it up."""
     data = loader.open_data(config)
     drawn = loader.batches(
-        data.train,
-        data.processor,
+        data,
         seed=config.seed,
         batch_size=config.batch_size,
         threads=config.data.threads,
@@ -61,7 +60,7 @@ def training(config: configs.TrainConfig, steps: int) -> dict[str, float]:
     policy, ema = policies.make(config.policy, config.loss), config.optimizer.ema
     state, placed = init_state(policy, tx, ema, config.seed, mesh)
     step = compile_step(policy, tx, ema, config.seed, mesh, placed)
-    drawn = loader.batches(data.train, data.processor, seed=config.seed, batch_size=config.batch_size,
+    drawn = loader.batches(data, seed=config.seed, batch_size=config.batch_size,
                            threads=config.data.threads, prefetch=config.data.prefetch)  # fmt: skip
     clock = loop.Stopwatch(config.batch_size)
     for done, *_ in loop.advance(step, state, drawn, mesh, clock, 0, steps + 2):

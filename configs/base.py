@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     c.freeze.dtype = "float32"  # what they are kept in; "bfloat16" halves their memory
 
     c.data = ConfigDict()
-    c.data.path = ""  # folder of an RLDS data set: the one with dataset_info.json
+    c.data.path = ""  # folder of a data set: the one with dataset_info.json (RLDS) or meta/info.json (LeRobot)
     c.data.train_split = "train"
     c.data.val_split = "val"
     c.data.embodiment = ""  # entry of pizero_jax/data/embodiments that says what the fields mean, or empty: as recorded
@@ -56,8 +56,20 @@ def get_config() -> ConfigDict:
     c.data.wrist_cameras = ("left_wrist_0_rgb", "right_wrist_0_rgb")  # neither cropped nor rotated, as in openpi
     c.data.state = "state"  # field of the observation; this and the next two are not read with an embodiment
     c.data.action = "action"  # field of the step
+    c.data.changes = ()  # as `delta`: which dimensions of an action are changes over one step; those add up over time
     c.data.instruction = "language_instruction"  # field of the step
+    c.data.other_instructions = ()  # fields that word it otherwise: training draws one of all that are not empty
+    c.data.hz = 0.0  # steps per second that the data set has; 0: what its embodiment or its metadata say
     c.data.delta = ()  # (6, -1): six action dimensions relative to the state's, one absolute, as all after the last
+    c.data.sets = ConfigDict()  # a mixture: name -> dict(weight=1.0, path=..., ...), what differs from the keys above
+    c.data.mixture = ""  # or one by name, such as "oxe_magic_soup": its data sets lie in `path`/<name>/<version>
+    c.data.weighting = "given"  # weights are shares of the rows; "size": times the frames; "power": times frames^0.43
+    c.data.chunk_hz = 0.0  # actions per second of a chunk, whatever the data set's own rate; 0: as recorded
+    c.data.history = 1  # moments that an observation has, at the rate of the chunk
+    c.data.unlabelled = "keep"  # episodes without an instruction; "skip" leaves them out
+    c.data.on_corrupt = "raise"  # "skip" leaves out damaged records, and masks rows whose pictures cannot be read
+    c.data.cache_gb = 4.0  # of encoded pictures in memory, each process; frames are shuffled within four fifths of it
+    c.data.index_dir = "~/.cache/pizero_jax"  # keeps what a first look at all records found; empty: nowhere
     c.data.normalization = "zscore"  # or "quantile": 1% and 99% to -1 and 1 (pi0.5, pi0-FAST)
     c.data.tokenizer = "bytes"  # or the path of a SentencePiece model, PaliGemma's for the published weights
     c.data.prompt = "pi0"  # the words around the instruction; "pi05" and "pi0_fast" also write the state into it
@@ -72,6 +84,7 @@ def get_config() -> ConfigDict:
     c.data.augmentation = ConfigDict(  # openpi's strengths
         dict(crop=0.95, rotation=5.0, brightness=0.3, contrast=0.4, saturation=0.5)
     )
+    c.data.dropout = ConfigDict(dict(cameras=0.0, state=0.0, prompt=0.0))  # shares of the rows that go without
     c.data.threads = 2  # that decode and augment
     c.data.prefetch = 8  # batches made ahead
 

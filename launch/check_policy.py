@@ -27,13 +27,14 @@ DATA = flags.DEFINE_string("data", None, "Folder of an RLDS data set; the checkp
 SPLIT = flags.DEFINE_string("split", None, "Split to replay; the checkpoint's config.data.val_split by default.")
 EPISODES = flags.DEFINE_integer("episodes", 4, "How many, from the first on.", lower_bound=1)
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; <checkpoint>/check_policy by default.")
+DATASET = flags.DEFINE_string("dataset", None, "Of a checkpoint of a mixture, the data set whose robot it is.")
 JSON = flags.DEFINE_bool("json", False, "Print the results as JSON.")
 
 
 def main() -> None:
     if not CHECKPOINT.value:
         raise InputError("--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo")
-    trained = load(CHECKPOINT.value, step=STEP.value)
+    trained = load(CHECKPOINT.value, step=STEP.value, dataset=DATASET.value)
     output = Path(OUTPUT.value or Path(CHECKPOINT.value) / "check_policy")
     path, split = DATA.value or trained.config.data.path, SPLIT.value or trained.config.data.val_split
     results = check(trained, path, split, EPISODES.value, output)

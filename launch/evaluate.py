@@ -33,6 +33,7 @@ EXECUTE = flags.DEFINE_integer(
     "execute", None, "Actions executed of each chunk; the config's by default.", lower_bound=1
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; the checkpoint's by default.")
+DATASET = flags.DEFINE_string("dataset", None, "Of a checkpoint of a mixture, the data set whose robot it is.")
 JSON = flags.DEFINE_bool("json", False, "Print the results as JSON.")
 
 PICTURED = 8  # episodes in the contact sheet and in the animation
@@ -41,7 +42,7 @@ PICTURED = 8  # episodes in the contact sheet and in the animation
 def main() -> None:
     if not CHECKPOINT.value:
         raise InputError("--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo")
-    trained = load(CHECKPOINT.value, step=STEP.value)
+    trained = load(CHECKPOINT.value, step=STEP.value, dataset=DATASET.value)
     env_config = trained.config.env
     if TASKS.value:
         env_config = dataclasses.replace(env_config, tasks=tuple(TASKS.value))

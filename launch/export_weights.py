@@ -16,7 +16,7 @@ from flax import linen as nn
 import launch
 from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build
-from pizero_jax.data import normalize
+from pizero_jax.serve.policy import of_data_set
 from pizero_jax.train import freeze, optimizer
 from pizero_jax.train.checkpoint import Checkpoints, open_run
 from pizero_jax.train.step import fresh_state
@@ -30,6 +30,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder to make.")
 FORMAT = flags.DEFINE_enum("format", "openpi", ["openpi", "huggingface"], "Whose layout to write.")
 MERGE = flags.DEFINE_bool("merge", False, "Fold adapters into the matrices beside them.")
 ASSET = flags.DEFINE_string("asset", "pizero_jax", "Name of the statistics in openpi's assets/.")
+DATASET = flags.DEFINE_string("dataset", None, "Whose statistics to write, of those of a mixture.")
 JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON.")
 
 
@@ -48,7 +49,7 @@ def main() -> None:
     if FORMAT.value == "huggingface":
         huggingface.export(output, policy, params)
     else:
-        statistics = normalize.from_dict(metadata["statistics"])
+        statistics = of_data_set(config.data, metadata, DATASET.value)[0] if metadata["statistics"] else {}
         training = None if MERGE.value or not step else training_state(checkpoints, config, step)
         openpi.export(output, params, statistics=statistics or None, asset_id=ASSET.value, training=training)
     summary = {

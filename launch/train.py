@@ -25,7 +25,7 @@ from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build, differences
 from pizero_jax.data import loader, normalize
 from pizero_jax.provenance import versions
-from pizero_jax.report import parameters
+from pizero_jax.report import parameters, tables
 from pizero_jax.report.figures import learning_curves
 from pizero_jax.train import checkpoint, freeze, initial, loop
 from pizero_jax.types import InputError, Policy
@@ -61,11 +61,13 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
     given = None
     if config.init.weights:
         given = initial.given_params(config.init.weights, nn.unbox(jax.eval_shape(policy.init, jax.random.key(0))))
+    if len(data.sources) > 1:
+        print(mixture_table(data, config), file=sys.stderr)
     if config.freeze.params or config.policy.lora.rules:
         print(learning_table(policy, config), file=sys.stderr)
     metadata = {
         "config": dataclasses.asdict(config),
-        "statistics": normalize.to_dict(data.statistics),
+        "statistics": normalize.to_saved(data.statistics),
         "action_tokens": data.action_tokens and data.action_tokens.to_dict(),
         "versions": versions() | {"devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}"},
     }
@@ -81,17 +83,35 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
         config,
         policy,
         mesh,
-        lambda start: loader.batches(data.train, data.processor, seed=config.seed, start=start, **size, **threads),
-        loader.validation_batches(data.val, data.processor, count=config.validation.batches, **size),
+        lambda start: loader.batches(data, seed=config.seed, start=start, **size, **threads),
+        loader.validation_batches(data, count=config.validation.batches, **size),
         workdir,
         metadata,
         given=given,
         # On the host, with the whole batch: of one process.
-        decode=data.processor.decode if policy.logits and jax.process_count() == 1 else None,
+        decode=loader.decoder(data) if policy.logits and jax.process_count() == 1 else None,
+        sets=tuple(source.name for source in data.sources),
     )
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     learning_curves(records, workdir / "curves.png")
     return {name: value for record in records for name, value in record.items()}
+
+
+def mixture_table(data: loader.Data, config: TrainConfig) -> str:
+    """How often training sees each data set of a mixture."""
+    seen = config.steps * config.batch_size
+    rows = [
+        {
+            "data set": source.name,
+            "episodes": f"{len(source.train.episodes):,}",
+            "frames": f"{len(source.train):,}",
+            "share of rows": f"{source.share:.2%}",
+            "epochs": f"{seen * source.share / len(source.train):.2f}",
+            "held-out frames": f"{len(source.val):,}" if source.val else "none",
+        }
+        for source in data.sources
+    ]
+    return tables.markdown(rows)
 
 
 def learning_table(policy: Policy, config: TrainConfig) -> str:

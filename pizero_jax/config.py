@@ -5,6 +5,7 @@
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
@@ -160,7 +161,18 @@ class AugmentationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DropoutConfig:
+    """Probabilities, of each row and independent of each other."""
+
+    cameras: float
+    state: float
+    prompt: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSetConfig:
+    """What may differ between the data sets of a mixture."""
+
     path: str
     train_split: str
     val_split: str
@@ -169,8 +181,24 @@ class DataConfig:
     wrist_cameras: tuple[str, ...]
     state: str
     action: str
+    changes: tuple[int, ...]
     instruction: str
+    other_instructions: tuple[str, ...]
+    hz: float
     delta: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(DataSetConfig):
+    mixture: str
+    sets: Mapping[str, Mapping[str, Any]]
+    weighting: Literal["given", "size", "power"]
+    chunk_hz: float
+    history: int
+    unlabelled: Literal["keep", "skip"]
+    on_corrupt: Literal["raise", "skip"]
+    cache_gb: float
+    index_dir: str
     normalization: Literal["zscore", "quantile"]
     tokenizer: str
     prompt: Literal["pi0", "pi05", "pi0_fast"]
@@ -178,8 +206,32 @@ class DataConfig:
     action_tokens: ActionTokensConfig
     blind: bool
     augmentation: AugmentationConfig
+    dropout: DropoutConfig
     threads: int
     prefetch: int
+
+    def __post_init__(self):
+        hints = typing.get_type_hints(DataSetConfig) | {"weight": float}
+        for name, values in self.sets.items():
+            _require("/" not in name, "config.data.sets", name, "a name without slashes")
+            for key, value in values.items():
+                path = f"config.data.sets.{name}.{key}"
+                if key not in hints:
+                    near = difflib.get_close_matches(key, hints, n=1, cutoff=0.4)
+                    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(hints)}"
+                    raise InputError(f"{path} is not a key of a data set; {hint}")
+                _convert(hints[key], value, path)
+            weight = values.get("weight", 1.0)
+            _require(0 < weight < math.inf, f"config.data.sets.{name}.weight", weight, "positive")
+        for key in ("hz", "chunk_hz"):
+            _require(0 <= getattr(self, key) < math.inf, f"config.data.{key}", getattr(self, key), "0 or more")
+        for key in ("delta", "changes"):
+            runs = getattr(self, key)
+            _require(0 not in runs, f"config.data.{key}", runs, "numbers of dimensions, positive or negative")
+        _require(self.history >= 1, "config.data.history", self.history, "at least 1")
+        _require(self.cache_gb > 0, "config.data.cache_gb", self.cache_gb, "positive")
+        for key, share in dataclasses.asdict(self.dropout).items():
+            _require(0 <= share < 1, f"config.data.dropout.{key}", share, "in [0, 1)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,8 +337,8 @@ class TrainConfig:
             _require(p.num_steps >= 1, "config.policy.num_steps", p.num_steps, "at least 1")
             width = p.expert.width
             _require(width % 2 == 0, "config.policy.expert.width", width, "even, for sines and cosines")
-        delta = self.data.delta
-        _require(0 not in delta, "config.data.delta", delta, "numbers of dimensions, positive or negative")
+        history = self.data.history
+        _require(history == 1, "config.data.history", history, f"1 for {p.name!r}, which sees one moment")
         tokens = self.data.action_tokens
         if isinstance(p, InsulatedConfig | Pi0FastConfig):
             kinds = f"'fast' or 'bins' for {p.name!r}"
@@ -362,6 +414,8 @@ def build(cls: type, values: Mapping[str, Any], path: str = "config") -> Any:
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
+    if hint is Any:
+        return value
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) or origin is types.UnionType:
         if not isinstance(value, Mapping | ConfigDict):

@@ -41,6 +41,7 @@ class Batch:
         None  # the chunk as text that follows the prompt, for policies that read it
     )
     action_token_mask: Bool[Array, "B T"] | None = None  # False on padding
+    dataset: Int[Array, "B"] | None = None  # number in the mixture, if there is one
 
 
 class Policy(NamedTuple):

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from pizero_jax.config import DataConfig
+from pizero_jax.data.episodes import Table
 from pizero_jax.data.normalize import Normalizer, Statistics
-from pizero_jax.data.rlds import Episodes
 from pizero_jax.types import InputError
 
 
@@ -81,18 +81,10 @@ class ChunkNormalizer:
         return (self._normalizer.unnormalize(chunk) + self.origin(state)).astype(np.float32)
 
 
-def statistics(episodes: Episodes, data: DataConfig, C: int) -> dict[str, Statistics]:
-    """Of "state" over all frames to learn from, and of "actions" as they are normalised; no picture is decoded.
-
-    Without relative dimensions the actions are those of all frames. With some, all dimensions are over the chunks of C
-    actions that begin at each frame, as far as their episode goes: what follows its end repeats and is masked in the
-    loss. openpi counts the repetitions, too.
-    """
-    states = np.concatenate([episode.state for episode in episodes])
-    actions = np.concatenate([episode.actions for episode in episodes])
+def statistics(table: Table, data: DataConfig, C: int) -> dict[str, Statistics]:
+    states, actions, keep = table.state, table.actions, table.keep
     relative = relative_dimensions(data, states.shape[1], actions.shape[1])
-    keep = np.concatenate([episode.keep for episode in episodes])
-    left = np.concatenate([np.arange(len(episode), 0, -1) for episode in episodes])  # frames, to the episode's end
+    left = np.concatenate([np.arange(length, 0, -1) for length in table.lengths])  # frames, to the episode's end
 
     def steps() -> Iterator[Float32[np.ndarray, "n a"]]:
         """All first actions of chunks, all second ones, ...: each time no more numbers than there are frames."""

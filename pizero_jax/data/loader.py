@@ -1,100 +1,158 @@
-"""Batches, in an order that is a pure function of (seed, step), decoded ahead by threads."""
+"""Batches, in an order that is a pure function of (seed, step, mixture), decoded ahead by threads."""
 
-import functools
+import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
-import grain
+import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
-from pizero_jax.config import TrainConfig
-from pizero_jax.data import action_tokens, chunks, rlds
+from pizero_jax.config import DataConfig, TrainConfig
+from pizero_jax.data import action_tokens, chunks, formats, mixture
 from pizero_jax.data.action_tokens import ActionTokenizer
 from pizero_jax.data.chunks import ChunkNormalizer
+from pizero_jax.data.episodes import Cache
 from pizero_jax.data.normalize import Statistics
-from pizero_jax.data.transforms import Processor, stack
+from pizero_jax.data.order import Mixed, Order, budgets
+from pizero_jax.data.transforms import Processor
 from pizero_jax.data.windows import Window, Windows
 from pizero_jax.types import Batch, InputError
 
-# First words of the seeds of two kinds of draws, which must not share streams.
-_ORDER, _ROW = 0, 1
+_ROW = 1  # first word of the seed of a row's augmentation; `order` has others
 
 _TRAINING_CHUNKS = 10_000  # of the action tokenizer: with chunks of 50 x 7 numbers it takes 5 s
 _HELD_OUT_CHUNKS = 1_000  # that show how much of the actions it clips
+_POOL = 0.8  # of the cache; the rest is for pictures of the pool before and after
+
+
+class Source(NamedTuple):
+    """One data set of a mixture; what follows the windows is of its train split and serves acting, too."""
+
+    name: str  # "" if it is the only one
+    config: DataConfig
+    share: float  # of the rows
+    train: Windows
+    val: Windows | None
+    statistics: dict[str, Statistics]
+    processor: Processor
 
 
 class Data(NamedTuple):
-    """What training needs; what follows the windows is of the train split and serves acting, too."""
+    """What training needs."""
 
-    train: Windows
-    val: Windows
-    statistics: dict[str, Statistics]
-    processor: Processor
+    sources: tuple[Source, ...]
     action_tokens: ActionTokenizer | None  # of policies that need one
+
+    @property
+    def statistics(self) -> dict[str, dict[str, Statistics]]:
+        return {source.name: source.statistics for source in self.sources}
+
+    def order(self, seed: int, batch_size: int) -> Mixed:
+        """As `order`, of the train splits."""
+        train, shares = [source.train for source in self.sources], [source.share for source in self.sources]
+        return order(train, shares, cache_gb=self.sources[0].config.cache_gb, seed=seed, batch_size=batch_size)
 
 
 def open_data(config: TrainConfig, saved_action_tokens: Mapping[str, Any] | None = None) -> Data:
-    """Both splits of `config.data`, and what is derived from them.
+    """All data sets of `config.data`, and what is derived from them.
 
     Args:
       saved_action_tokens: the action tokenizer of a run that goes on, as its `to_dict` gave it. Without it, and without
-        a path in the config, FAST is trained here: on all windows of the train split, or 10,000 evenly spaced ones.
+        a path in the config, FAST is trained here: on all windows of the train splits, or 10,000 evenly spaced ones.
 
     Raises:
       InputError: says what is missing or does not fit the policy.
     """
-    splits = [rlds.open_split(config.data, split) for split in (config.data.train_split, config.data.val_split)]
-    train, val = (Windows(episodes, config.policy.chunk) for episodes in splits)
-    statistics = chunks.statistics(splits[0], config.data, config.policy.chunk)
+    cache = Cache(config.data.cache_gb * 1e9)
+    members = mixture.members(config.data)
+    train, shares = open_train(config, cache)
+    val = {name: _windows(config, name, member.config, "val_split", cache) for name, member in members.items()}
+    statistics = {name: _statistics(train[name], members[name].config) for name in members}
+
     tokens = None
     if config.data.action_tokens.kind != "none":
-        normalizer = ChunkNormalizer(statistics, config.data)
-        training = _chunks(train, normalizer, _TRAINING_CHUNKS)
+        normalizers = {name: ChunkNormalizer(statistics[name], members[name].config) for name in members}
+        pieces = [_chunks(train[n], normalizers[n], _TRAINING_CHUNKS * s) for n, s in zip(members, shares, strict=True)]
+        training = itertools.chain(*pieces)
         tokens = action_tokens.make(config.data.action_tokens, chunks=training, saved=saved_action_tokens)
-        _report_clipping(tokens, _chunks(val, normalizer, _HELD_OUT_CHUNKS))
-    processor = Processor(config.policy, config.data, statistics, tokens)
-    return Data(train, val, statistics, processor, tokens)
+        for name, windows in val.items():
+            if windows is not None:
+                _report_clipping(tokens, _chunks(windows, normalizers[name], _HELD_OUT_CHUNKS), name)
+
+    cameras = {camera for member in members.values() for camera in member.config.cameras}
+    sources = []
+    for (name, (data, _)), share in zip(members.items(), shares, strict=True):
+        processor = Processor(config.policy, data, statistics[name], tokens, cameras)
+        sources.append(Source(name, data, share, train[name], val[name], statistics[name], processor))
+    return Data(tuple(sources), tokens)
 
 
-def _chunks(windows: Windows, normalizer: ChunkNormalizer, count: int) -> Iterator[Float32[np.ndarray, "C a"]]:
+def open_train(config: TrainConfig, cache: Cache | None = None) -> tuple[dict[str, Windows], list[float]]:
+    """By name the windows of all train splits, and their shares of the rows."""
+    members = mixture.members(config.data)
+    train = {name: _windows(config, name, member.config, "train_split", cache) for name, member in members.items()}
+    weights, frames = [member.weight for member in members.values()], [len(windows) for windows in train.values()]
+    return train, mixture.shares(weights, frames, config.data.weighting).tolist()
+
+
+def _windows(config: TrainConfig, name: str, data: DataConfig, split: str, cache: Cache | None) -> Windows | None:
+    """None if the config names no such split."""
+    if not getattr(data, split):
+        return None
+    try:
+        episodes = formats.open_split(data, getattr(data, split), cache)
+        resampling = mixture.resampling(data, episodes.table.actions.shape[1])
+        windows = Windows(
+            episodes, config.policy.chunk, resampling=resampling, history=data.history,
+            unlabelled=data.unlabelled == "keep",
+        )  # fmt: skip
+        if not len(windows):
+            raise InputError(f"config.data.{split} = {getattr(data, split)!r} has no frame to learn from")
+    except InputError as error:
+        raise InputError(f"data set {name!r}: {error}" if name else str(error)) from error
+    return windows
+
+
+def _statistics(windows: Windows, data: DataConfig) -> dict[str, Statistics]:
+    table = windows.episodes.table
+    if windows.resampling is not None:
+        table = windows.resampling.first(table)
+    return chunks.statistics(table, data, windows.chunk)
+
+
+def _chunks(windows: Windows, normalizer: ChunkNormalizer, count: float) -> Iterator[Float32[np.ndarray, "C a"]]:
     """Normalised ones of all windows, or of `count` evenly spaced ones."""
-    for index in np.unique(np.rint(np.linspace(0, len(windows) - 1, count))):
+    for index in np.unique(np.rint(np.linspace(0, len(windows) - 1, max(1, round(count))))):
         window = windows[int(index)]
-        yield normalizer.normalize(window.actions, window.state)
+        yield normalizer.normalize(window.actions, window.moment)
 
 
-def _report_clipping(tokens: ActionTokenizer, chunks: Iterator[Float32[np.ndarray, "C a"]]) -> None:
+def _report_clipping(tokens: ActionTokenizer, chunks: Iterator[Float32[np.ndarray, "C a"]], name: str) -> None:
     clipped, total = np.sum([(tokens.clipped(chunk), chunk.size) for chunk in chunks], axis=0)
     level = logging.WARNING if clipped > 0.05 * total else logging.INFO  # quantiles leave 2% outside the bins
-    logging.log(level, "the action tokens clip %.2f%% of the held-out numbers", 100 * clipped / total)
+    of = f" of {name}" if name else ""
+    logging.log(level, "the action tokens clip %.2f%% of the held-out numbers%s", 100 * clipped / total, of)
 
 
-def sample_ids(seed: int, step: int, batch_size: int, size: int) -> Int64[np.ndarray, "B"]:
-    """The windows of the global batch of `step`, of `size` windows.
-
-    Epochs are independent permutations: each window comes once in each, and batches may straddle two.
-    """
-    positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs, places = positions // size, positions % size
-    ids = np.empty(batch_size, np.int64)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        ids[here] = _permutation(seed, int(epoch), size)[places[here]]
-    return ids
-
-
-@functools.lru_cache(2)  # a batch may straddle two epochs
-def _permutation(seed: int, epoch: int, size: int) -> Int64[np.ndarray, "size"]:
-    return np.random.default_rng((_ORDER, seed, epoch)).permutation(size)
+def order(
+    train: Sequence[Windows], shares: Sequence[float], *, cache_gb: float, seed: int, batch_size: int
+) -> Mixed:
+    """From a step to the rows of its global batch: data set and window of each."""
+    counts = [windows.counts for windows in train]
+    sizes = [windows.episodes.table.sizes for windows in train]
+    totals = [np.array([values.sum() for values in column]) for column in (counts, sizes)]
+    pools = budgets(np.array(shares), *totals, _POOL * cache_gb * 1e9)
+    each = zip(counts, sizes, pools, strict=True)
+    orders = [Order((seed, number), *source) for number, source in enumerate(each)]
+    return Mixed(orders, shares, seed=seed, batch_size=batch_size)
 
 
 def batches(
-    windows: Windows,
-    processor: Processor,
+    data: Data,
     *,
     seed: int,
     batch_size: int,
@@ -114,12 +172,15 @@ def batches(
       threads: that decode and augment; they share cores with the host side of training.
       prefetch: batches made ahead.
     """
-    rows = _rows(batch_size, process_index, process_count)
+    import grain  # 1 s
+
+    mine = _rows(batch_size, process_index, process_count)
+    rows = data.order(seed, batch_size)
 
     def make(step: int) -> Batch:
-        ids = sample_ids(seed, step, batch_size, len(windows))
-        rngs = [np.random.default_rng((_ROW, seed, step, row)) for row in rows]
-        return _batch([windows[int(ids[row])] for row in rows], processor, rngs)
+        sets, windows = rows(step)
+        drawn = [(int(sets[row]), int(windows[row]), np.random.default_rng((_ROW, seed, step, row))) for row in mine]
+        return _batch(data, "train", drawn)
 
     cv2.setNumThreads(0)  # pictures are small and rows are parallel already
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
@@ -127,27 +188,33 @@ def batches(
 
 
 def validation_batches(
-    windows: Windows,
-    processor: Processor,
-    *,
-    batch_size: int,
-    count: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> list[Batch]:
-    """At most `count` batches of held-out windows, the same whatever the seed of the run, without augmentation.
+    data: Data, *, batch_size: int, count: int, process_index: int = 0, process_count: int = 1
+) -> dict[str, list[Batch]]:
+    """By data set at most `count` batches of held-out windows, the same whatever the seed, without augmentation.
 
     Where windows run out they repeat with `action_mask` False, so that none counts twice.
     """
-    rows = _rows(batch_size, process_index, process_count)
-    order = _permutation(0, 0, len(windows))
+    mine = np.array(_rows(batch_size, process_index, process_count))
 
-    def make(first: int) -> Batch:
-        places = first + np.array(rows)
-        batch = _batch([windows[int(order[place % len(order)])] for place in places], processor, [None] * len(rows))
-        return batch.replace(action_mask=batch.action_mask & (places < len(order))[:, None])
+    def make(number: int, windows: Windows) -> list[Batch]:
+        order = np.random.default_rng((0, 0, 0)).permutation(len(windows))
+        made = []
+        for first in range(0, min(count * batch_size, len(order)), batch_size):
+            places = first + mine
+            batch = _batch(data, "val", [(number, int(order[place % len(order)]), None) for place in places])
+            made.append(batch.replace(action_mask=batch.action_mask & (places < len(order))[:, None]))
+        return made
 
-    return [make(first) for first in range(0, min(count * batch_size, len(order)), batch_size)]
+    return {source.name: make(i, source.val) for i, source in enumerate(data.sources) if source.val is not None}
+
+
+def decoder(data: Data) -> Callable:
+    """From written tokens [B, T] of one data set, and its number in the mixture ([B], or None), to chunks."""
+
+    def decode(ids: np.ndarray, sets: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        return data.sources[0 if sets is None else int(sets[0])].processor.decode(ids)
+
+    return decode
 
 
 def _rows(batch_size: int, process_index: int, process_count: int) -> range:
@@ -159,19 +226,43 @@ def _rows(batch_size: int, process_index: int, process_count: int) -> range:
     return range(process_index * local, (process_index + 1) * local)
 
 
-def _batch(windows: list[Window], processor: Processor, rngs: Sequence[np.random.Generator | None]) -> Batch:
-    observations = [
-        processor.observation(window.images, window.state, window.instruction, rng)
-        for window, rng in zip(windows, rngs, strict=True)
-    ]
-    actions, states = (np.stack([getattr(window, name) for window in windows]) for name in ("actions", "state"))
-    tokens = [processor.tokens(window.actions, window.state) for window in windows]
-    ids, mask = (None, None) if tokens[0] is None else map(np.stack, zip(*tokens, strict=True))
+def _batch(data: Data, split: str, drawn: Sequence[tuple[int, int, np.random.Generator | None]]) -> Batch:
+    """Of (data set, window, its randomness); pictures are decoded into their places in the batch."""
+    first = data.sources[0].processor
+    pictures = {camera: np.zeros((len(drawn), *first.picture_shape), np.uint8) for camera in first.cameras}
+    made = []
+    for row, (number, index, rng) in enumerate(drawn):
+        source = data.sources[number]
+        window = getattr(source, split)[index]
+        made.append(_row(source, window, rng, {camera: array[row] for camera, array in pictures.items()}))
+    batch = jax.tree.map(lambda *leaves: np.stack(leaves), *made)
+    observation = batch.observation.replace(images=pictures)
+    sets = np.array([number for number, *_ in drawn], np.int32) if len(data.sources) > 1 else None
+    return batch.replace(observation=observation, dataset=sets)
+
+
+def _row(source: Source, window: Window, rng: np.random.Generator | None, out: dict[str, np.ndarray]) -> Batch:
+    """One row without its pictures, which go into `out`; one whose pictures cannot be read counts nowhere."""
+    processor, mask = source.processor, window.action_mask
+    wording = 0 if rng is None or len(window.instructions) == 1 else rng.integers(len(window.instructions))
+    try:
+        observation = processor.observation(window.images, window.state, window.instructions[wording], rng, out=out)
+    except InputError as error:
+        error = InputError(f"{window.source}: {error}")
+        if source.config.on_corrupt == "raise":
+            raise error from None
+        logging.warning("masked: %s", error)
+        for array in out.values():
+            array[...] = 0
+        observation, mask = processor.observation({}, window.state, window.instruction, out=out), np.zeros_like(mask)
+    ids, token_mask = processor.tokens(window.actions, window.moment) or (None, None)
+    if token_mask is not None:
+        token_mask = token_mask & mask.any()
     return Batch(
-        observation=stack(observations),
-        actions=processor.actions(actions, states),
-        action_mask=np.stack([window.action_mask for window in windows]),
-        action_dim_mask=np.tile(processor.action_dim_mask, (len(windows), 1)),
+        observation=observation.replace(images={}),
+        actions=processor.actions(window.actions, window.moment),
+        action_mask=mask,
+        action_dim_mask=processor.action_dim_mask,
         action_tokens=ids,
-        action_token_mask=mask,
+        action_token_mask=token_mask,
     )

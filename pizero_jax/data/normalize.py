@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from absl import logging
@@ -134,6 +134,18 @@ def to_dict(statistics: Mapping[str, Statistics]) -> dict:
         name: {key: value if key == "count" else value.tolist() for key, value in dataclasses.asdict(group).items()}
         for name, group in statistics.items()
     }
+
+
+def to_saved(sets: Mapping[str, Mapping[str, Statistics]]) -> dict:
+    """Plain lists by data set, or of the one that has no name, for a checkpoint; `by_data_set` is the inverse."""
+    saved = {name: to_dict(groups) for name, groups in sets.items()}
+    return saved.get("", saved)
+
+
+def by_data_set(saved: Mapping[str, Any]) -> dict[str, dict[str, Statistics]]:
+    """What a checkpoint has: statistics by the name of the data set, "" where there is one only."""
+    sets = {"": saved} if {"state", "actions"} <= saved.keys() else saved
+    return {name: from_dict(groups) for name, groups in sets.items()}
 
 
 def from_dict(groups: Mapping[str, Mapping]) -> dict[str, Statistics]:

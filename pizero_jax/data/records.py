@@ -1,113 +1,153 @@
 """Records of TFRecord and ArrayRecord files as bytes, every checksum verified, without TensorFlow."""
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
 
-import numpy as np
+import google_crc32c
 from etils import epath
 
 from pizero_jax.types import InputError
 
-_POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reversed: RFC 3720, section 12.1
 _MASK_DELTA = 0xA282EAD8  # TFRecord stores rotated and shifted checksums, so that files of checksums stay safe
 _REMEDY = "copy or make this file again"
+_BLOCK = 1 << 20  # bytes
+_GROUP = 16  # records of an ArrayRecord file that are read at once
 
 
-def read_records(path: str) -> Iterator[bytes]:
+class Record(NamedTuple):
+    number: int  # in its file
+    place: int  # what `read_record` takes: byte offset in a TFRecord file, number in an ArrayRecord file
+    data: bytes
+
+
+def read_records(path: str, damaged: Callable[[InputError], None] | None = None) -> Iterator[Record]:
     """The records of one file, in order; the name of the file says its format.
+
+    Args:
+      damaged: is told what is wrong with each damaged record, which is left out; without it the error is raised.
 
     Raises:
       InputError: for a missing, cut or damaged file, with the record's number and byte offset where they are known.
     """
     if not epath.Path(path).exists():
         raise InputError(f"{path} is missing, though dataset_info.json counts on it; {_REMEDY}")
-    return _array_records(path) if ".array_record" in path else _tf_records(path)
+    return (_array_records if _is_array_record(path) else _tf_records)(path, damaged or _raise)
 
 
-def _tf_records(path: str) -> Iterator[bytes]:
-    """Source: tensorflow.org/tutorials/load_data/tfrecord: length u64, its crc u32, data, its crc u32."""
-    contents = epath.Path(path).read_bytes()
-    offset, index = 0, 0
-
-    def damaged(what: str) -> InputError:
-        return InputError(f"{path}: record {index} at byte {offset} {what}; {_REMEDY}")
-
-    while offset < len(contents):
-        header = contents[offset : offset + 12]
-        if len(header) < 12:
-            raise damaged("is cut short")
-        if masked_crc32c(header[:8]) != int.from_bytes(header[8:], "little"):
-            raise damaged("has a damaged length")
-        end = offset + 12 + int.from_bytes(header[:8], "little")
-        record, checksum = contents[offset + 12 : end], contents[end : end + 4]
-        if len(checksum) < 4:
-            raise damaged("is cut short")
-        if masked_crc32c(record) != int.from_bytes(checksum, "little"):
-            raise damaged("is damaged: its checksum differs")
-        yield record
-        offset, index = end + 4, index + 1
-
-
-def _array_records(path: str) -> Iterator[bytes]:
-    from array_record.python import array_record_module
-
+def read_record(path: str, place: int) -> bytes:
+    """One record, at the place where `read_records` found it; InputError as there."""
+    if _is_array_record(path):
+        return _array_record(_array_reader(path), path, place)
     try:
-        reader = array_record_module.ArrayRecordReader(path)
-        yield from reader.read_all()
-        reader.close()
-    except (IndexError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path} is damaged or no ArrayRecord file ({error}); {_REMEDY}") from error
+        with epath.Path(path).open("rb") as file:
+            file.seek(place)
+            return _tf_record(file, path, f"record at byte {place}")
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing; it was there when the data set was opened") from error
+
+
+def _is_array_record(path: str) -> bool:
+    return ".array_record" in path
+
+
+def _raise(error: InputError) -> None:
+    raise error
+
+
+class _BadHeader(InputError):
+    """Where the next record begins is unknown."""
+
+
+def _tf_records(path: str, damaged: Callable[[InputError], None]) -> Iterator[Record]:
+    with epath.Path(path).open("rb") as file:
+        number, place = 0, 0
+        while True:
+            try:
+                data = _tf_record(file, path, f"record {number} at byte {place}")
+            except _BadHeader as error:
+                damaged(error)
+                file.seek(_next_header(file, place + 1))
+            except InputError as error:
+                damaged(error)
+            else:
+                if data is None:
+                    return
+                yield Record(number, place, data)
+            number, place = number + 1, file.tell()
+
+
+def _tf_record(file: BinaryIO, path: str, what: str) -> bytes | None:
+    """The record that begins here, None at the end of the file.
+
+    Source: tensorflow.org/tutorials/load_data/tfrecord: length u64, its crc u32, data, its crc u32.
+    """
+    header = file.read(12)
+    if not header:
+        return None
+    if len(header) < 12:
+        raise _BadHeader(f"{path}: {what} is cut short; {_REMEDY}")
+    if not _is_header(header):
+        raise _BadHeader(f"{path}: {what} has a damaged length; {_REMEDY}")
+    length = int.from_bytes(header[:8], "little")
+    data, checksum = file.read(length), file.read(4)
+    if len(checksum) < 4:
+        raise InputError(f"{path}: {what} is cut short; {_REMEDY}")
+    if masked_crc32c(data) != int.from_bytes(checksum, "little"):
+        raise InputError(f"{path}: {what} is damaged: its checksum differs; {_REMEDY}")
+    return data
+
+
+def _is_header(header: bytes) -> bool:
+    return masked_crc32c(header[:8]) == int.from_bytes(header[8:], "little")
+
+
+def _next_header(file: BinaryIO, place: int) -> int:
+    """Where the first record from `place` on begins, or the end of the file."""
+    while True:
+        file.seek(place)
+        block = file.read(_BLOCK)
+        for start in range(len(block) - 11):
+            if _is_header(block[start : start + 12]):
+                return place + start
+        if len(block) < _BLOCK:
+            return place + len(block)
+        place += _BLOCK - 11
 
 
 def masked_crc32c(data: bytes) -> int:
     """The checksum as TFRecord stores it."""
-    crc = crc32c(data)
+    crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
-def crc32c(data: bytes) -> int:
-    """CRC-32C of at least four bytes, in NumPy.
-
-    A checksum without its constants is linear over bits: that of two blocks is that of the first, moved along by the
-    length of the second, xor that of the second. So neighbours are merged, level by level, all pairs at once.
-    """
-    odd = len(data) % 2
-    blocks = np.zeros(len(data) + odd, np.uint8)  # a zero in front changes nothing
-    blocks[odd:] = np.frombuffer(data, np.uint8)
-    blocks[odd : odd + 4] ^= 0xFF  # the usual start value
-    crcs, length = _two_bytes()[blocks.view("<u2")], 2
-    while len(crcs) > 1:
-        if len(crcs) % 2:
-            crcs = np.concatenate([crcs[:1] * 0, crcs])
-        low, high = _moved(length)
-        first = crcs[::2].copy()
-        crcs = low[first & 0xFFFF] ^ high[first >> 16] ^ crcs[1::2]
-        length *= 2
-    return int(crcs[0]) ^ 0xFFFFFFFF
+def _array_records(path: str, damaged: Callable[[InputError], None]) -> Iterator[Record]:
+    reader = _array_reader(path)
+    count = reader.num_records()
+    for first in range(0, count, _GROUP):
+        numbers = range(first, min(first + _GROUP, count))
+        try:
+            group = reader.read(list(numbers))
+        except (IndexError, RuntimeError, ValueError):  # one of them is damaged
+            group = [None] * len(numbers)
+        for number, data in zip(numbers, group, strict=True):
+            try:
+                yield Record(number, number, _array_record(reader, path, number) if data is None else data)
+            except InputError as error:
+                damaged(error)
 
 
-@functools.cache
-def _bytes() -> np.ndarray:
-    """The checksum [256] of each single byte."""
-    crc = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        crc = (crc >> 1) ^ np.where(crc & 1, np.uint32(_POLYNOMIAL), np.uint32(0))
-    return crc
+def _array_reader(path: str):
+    from array_record.python import array_record_module
+
+    try:
+        return array_record_module.ArrayRecordReader(path)
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is damaged or no ArrayRecord file ({error}); {_REMEDY}") from error
 
 
-@functools.cache
-def _two_bytes() -> np.ndarray:
-    """The checksum [65536] of each pair of bytes, read as a little-endian number."""
-    pair = np.arange(65536, dtype=np.uint32)
-    first = _bytes()[pair & 0xFF]
-    return (first >> 8) ^ _bytes()[(first ^ pair >> 8) & 0xFF]
-
-
-@functools.cache
-def _moved(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """What `length` zero bytes do to a checksum, by its lower and its upper half: two tables [65536]."""
-    if length == 1:
-        halves = np.arange(65536, dtype=np.uint32), np.arange(65536, dtype=np.uint32) << 16
-        return tuple((half >> 8) ^ _bytes()[half & 0xFF] for half in halves)
-    low, high = _moved(length // 2)
-    return tuple(low[half & 0xFFFF] ^ high[half >> 16] for half in (low, high))
+def _array_record(reader, path: str, number: int) -> bytes:
+    try:
+        (data,) = reader.read([number])
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path}: record {number} is damaged ({error}); {_REMEDY}") from error
+    return data

@@ -1,66 +1,59 @@
 """Episodes of an RLDS data set in a TFDS folder, by random access and without TensorFlow.
 
-Pictures stay encoded. All episodes are held in memory: encoded, 100 hours of two 64 pixel cameras at 10 Hz are 15 GB.
 Source: RLDS, arXiv 2111.02767: a record is an episode, its `steps` a nested data set.
 """
 
 import dataclasses
 import difflib
-import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from etils import epath
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
+from tqdm import tqdm
 
 from pizero_jax.config import DataConfig
-from pizero_jax.data.records import read_records
+from pizero_jax.data import index
+from pizero_jax.data.episodes import Cache, Episode, Episodes, Table
+from pizero_jax.data.records import read_record, read_records
 from pizero_jax.types import InputError
 
-
-@dataclasses.dataclass(frozen=True)
-class Episode:
-    """One demonstration of T steps; `images` maps cameras of the policy to T encoded pictures."""
-
-    images: dict[str, list[bytes]]
-    state: Float32[np.ndarray, "T P"]
-    actions: Float32[np.ndarray, "T A"]
-    instruction: str
-    index: int  # its place in the split
-    keep: Bool[np.ndarray, "T"]  # False for steps that nothing should be learnt from
-
-    def __len__(self) -> int:
-        return len(self.actions)
+Read = Callable[[Mapping[str, Any]], Episode]
+"""From the features of a tf.Example to an episode, its place still 0."""
 
 
-class Episodes(Sequence[Episode]):
-    """The episodes of a split, with `lengths` (int64, in steps) at hand without touching any episode."""
-
-    def __init__(self, episodes: Sequence[Episode]):
-        self._episodes = list(episodes)
-        self.lengths = np.array([len(episode) for episode in self._episodes], np.int64)
-
-    def __len__(self) -> int:
-        return len(self._episodes)
-
-    def __getitem__(self, index: int) -> Episode:
-        return self._episodes[index]
-
-
-def open_split(config: DataConfig, split: str) -> Episodes:
+def open_split(config: DataConfig, split: str, cache: Cache | None = None) -> Episodes:
     """The episodes of `split` of the data set at `config.path`; TFDS's slices ("train[:90%]") work too.
 
+    All records are read once, for their numbers and checksums; `config.index_dir` remembers what they held.
+
     Raises:
-      InputError: for a folder, split, field or record that is missing, damaged or not finite.
+      InputError: for a folder, split or field that is missing, and, unless `config.on_corrupt` skips those, for a
+        record that is damaged or not finite.
     """
     info = _open_info(config)
-    read = _specified(config, info.features) if config.embodiment else partial(_episode, _fields(config, info.features))
-    episodes = Episodes([read(*record) for record in enumerate(_records(config, info, split))])
-    if not len(episodes):
-        raise InputError(f"split {split!r} of config.data.path = {config.path!r} has no episodes")
-    return episodes
+    if split.partition("[")[0] not in info.splits:
+        raise InputError(f"config.data.path = {config.path!r} has no split {split!r}; it has {', '.join(info.splits)}")
+    read = _specified(config, info.features) if config.embodiment else _recorded(config, info.features)
+    parts = info.splits[split].file_instructions
+    files = [part.filename for part in parts]
+    table = index.table(config.index_dir, _key(config, split, files), lambda: _look(config, split, parts, read))
+    for line in table.left_out:
+        logging.warning("left out: %s", line)
+
+    def pictures(number: int) -> Mapping[str, list[bytes]]:
+        file, place, _ = table.places[number].tolist()
+        return read(_features(read_record(files[file], place))).images
+
+    def source(number: int) -> str:
+        file, _, record = table.places[number].tolist()
+        return f"{files[file]}: record {record}"
+
+    return Episodes(table, pictures, source, tuple(config.cameras), cache)
 
 
 def _open_info(config: DataConfig) -> Any:
@@ -78,21 +71,75 @@ def _open_info(config: DataConfig) -> Any:
         raise InputError(f"config.data.path = {config.path!r} has unreadable metadata: {error}") from error
 
 
-def _records(config: DataConfig, info: Any, split: str) -> Iterator[tuple[str, int, bytes]]:
-    """(file, number of the record in it, record)."""
-    if split.partition("[")[0] not in info.splits:
-        raise InputError(f"config.data.path = {config.path!r} has no split {split!r}; it has {', '.join(info.splits)}")
-    for part in info.splits[split].file_instructions:
-        stop = part.examples_in_shard if part.take < 0 else part.skip + part.take
-        numbered = enumerate(read_records(part.filename))
-        found = part.skip
-        for found, record in itertools.islice(numbered, part.skip, stop):
-            yield part.filename, found, record
-        if found + 1 < stop:
-            raise InputError(
-                f"{part.filename} ends after {found + 1} records; dataset_info.json counts {part.examples_in_shard}: "
-                "copy or make this file again"
-            )
+def _key(config: DataConfig, split: str, files: Sequence[str]) -> dict[str, Any]:
+    """All that a table depends on."""
+    names = ("embodiment", "cameras", "state", "action", "instruction", "other_instructions", "on_corrupt")
+    metadata = [(epath.Path(config.path) / name).read_text() for name in ("dataset_info.json", "features.json")]
+    fields = {name: getattr(config, name) for name in names}
+    return {"split": split, "files": index.files(files), "metadata": metadata, "config": fields}
+
+
+class _Found(NamedTuple):
+    """What one file holds: numbers without pictures."""
+
+    episodes: list[Episode]
+    sizes: list[int]
+    places: list[tuple[int, int, int]]  # number of the file, place in it, number of the record
+    left_out: list[str]
+
+
+def _look(config: DataConfig, split: str, parts: Sequence[Any], read: Read) -> Table:
+    """The table of all records of a split: files in parallel, as far as they wait for the disk and check sums."""
+    nothing = InputError(f"split {split!r} of config.data.path = {config.path!r} has no episodes")
+    if not parts:
+        raise nothing
+    threads = min(len(parts), os.cpu_count() or 1, 16)
+    with ThreadPoolExecutor(threads) as pool:
+        found = pool.map(lambda item: _look_at(config, *item, read), enumerate(parts))
+        bar = tqdm(found, total=len(parts), unit="file", desc=f"reading {split}", disable=None, delay=2)
+        episodes, sizes, places, left_out = (sum(column, []) for column in zip(*bar, strict=True))
+    if not episodes:
+        raise nothing
+    return Table.of(episodes, sizes, places, left_out)
+
+
+def _look_at(config: DataConfig, file: int, part: Any, read: Read) -> _Found:
+    found, name = _Found([], [], [], []), part.filename
+
+    def damaged(error: InputError) -> None:
+        if config.on_corrupt == "raise":
+            raise error
+        found.left_out.append(str(error))
+
+    stop = part.examples_in_shard if part.take < 0 else part.skip + part.take
+    reached = 0
+    for number, place, data in read_records(name, damaged):
+        reached = number + 1
+        if part.skip <= number < stop:
+            try:
+                episode = read(_features(data))
+            except InputError as error:
+                damaged(InputError(f"{name}: record {number}: {error}"))
+                continue
+            found.sizes.append(sum(len(picture) for pictures in episode.images.values() for picture in pictures))
+            found.episodes.append(dataclasses.replace(episode, images={}))
+            found.places.append((file, place, number))
+        if reached >= stop:
+            break
+    if reached < stop and not found.left_out:
+        damaged(InputError(f"{name} ends after {reached} records; dataset_info.json counts {part.examples_in_shard}: "
+                           "copy or make this file again"))  # fmt: skip
+    return found
+
+
+def _features(record: bytes) -> Mapping[str, Any]:
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    try:
+        return tf_example_pb2.Example.FromString(record).features.feature
+    except DecodeError as error:
+        raise InputError(f"it is no tf.Example ({error})") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +149,7 @@ class _Fields:
     images: Mapping[str, str]
     state: str
     actions: str
-    instruction: str
+    instructions: tuple[str, ...]
 
 
 def _fields(config: DataConfig, features: Any) -> _Fields:
@@ -128,7 +175,13 @@ def _fields(config: DataConfig, features: Any) -> _Fields:
         images={to: find(f"{camera}.{to}", field, seen, text=True) for to, field in config.cameras.items()},
         state=find("config.data.state", config.state, seen, text=False),
         actions=find("config.data.action", config.action, "steps", text=False),
-        instruction=find("config.data.instruction", config.instruction, "steps", text=True),
+        instructions=(
+            find("config.data.instruction", config.instruction, "steps", text=True),
+            *(
+                find(f"config.data.other_instructions[{i}]", field, "steps", text=True)
+                for i, field in enumerate(config.other_instructions)
+            ),
+        ),
     )
 
 
@@ -141,58 +194,61 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
             yield f"{prefix}{name}", not np.issubdtype(value.np_dtype, np.number) and value.np_dtype != np.bool_
 
 
-def _episode(fields: _Fields, index: int, record: tuple[str, int, bytes]) -> Episode:
-    from tensorflow_datasets.proto import tf_example_pb2
+def _recorded(config: DataConfig, features: Any) -> Read:
+    """Reads what the fields of `config` name, as it is recorded."""
+    fields = _fields(config, features)
 
-    file, number, serialized = record
-    where = f"{file}: record {number}"
-    feature = tf_example_pb2.Example.FromString(serialized).features.feature
-    instructions = feature[fields.instruction].bytes_list.value
-    images = {camera: list(feature[key].bytes_list.value) for camera, key in fields.images.items()}
-    steps = len(instructions)
-    if not steps or any(len(pictures) != steps for pictures in images.values()):
-        raise InputError(f"{where} should have as many pictures as instructions ({steps}), and some; make it again")
-    return Episode(
-        images=images,
-        state=_numbers(feature[fields.state], steps, f"{where}, {fields.state}"),
-        actions=_numbers(feature[fields.actions], steps, f"{where}, {fields.actions}"),
-        instruction=instructions[0].decode(),
-        index=index,
-        keep=np.ones(steps, bool),
-    )
+    def read(feature: Mapping[str, Any]) -> Episode:
+        instructions = [feature[field].bytes_list.value for field in fields.instructions]
+        images = {camera: list(feature[key].bytes_list.value) for camera, key in fields.images.items()}
+        steps = len(instructions[0])
+        if not steps or any(len(pictures) != steps for pictures in images.values()):
+            raise InputError(f"it should have as many pictures as instructions ({steps}), and some; make it again")
+        return Episode(
+            images=images,
+            state=_numbers(feature[fields.state], steps, fields.state),
+            actions=_numbers(feature[fields.actions], steps, fields.actions),
+            instructions=_wordings([values[0].decode(errors="replace") for values in instructions if values]),
+            index=0,
+            keep=np.ones(steps, bool),
+        )
+
+    return read
 
 
-def _specified(config: DataConfig, features: Any) -> Callable[[int, tuple[str, int, bytes]], Episode]:
-    """Reads records as the entry `config.embodiment` says, once it has been checked against the data set's features."""
+def _specified(config: DataConfig, features: Any) -> Read:
+    """Reads as the entry `config.embodiment` says, once it has been checked against the data set's features."""
     from pizero_jax.data.embodiments.specification import check, read_episode
     from pizero_jax.data.embodiments.table import find  # 0.4 s with SciPy's rotations: only who needs it pays for it
 
     specification = find(config.embodiment)
     steps = dict(_step_features(features["steps"].feature))
     check(specification, {path: (feature.shape, feature.np_dtype) for path, feature in steps.items()})
+    used = set(config.cameras.values())
     for camera, role in config.cameras.items():
         if role not in specification.cameras:
             raise InputError(
                 f"config.data.cameras.{camera} = {role!r} is no camera of config.data.embodiment = "
                 f"{config.embodiment!r}; it has {', '.join(specification.cameras)}"
             )
+    cameras = {role: path for role, path in specification.cameras.items() if role in used}
+    specification = dataclasses.replace(specification, cameras=cameras)
 
-    def read(index: int, record: tuple[str, int, bytes]) -> Episode:
-        from tensorflow_datasets.proto import tf_example_pb2
-
-        file, number, serialized = record
-        recorded = tf_example_pb2.Example.FromString(serialized).features.feature
+    def read(feature: Mapping[str, Any]) -> Episode:
+        fields = {path: _values(feature[f"steps/{path}"], steps[path].shape) for path in specification.paths}
         try:
-            episode = read_episode(
-                specification,
-                {path: _values(recorded[f"steps/{path}"], feature.shape) for path, feature in steps.items()},
-            )
-        except (InputError, ValueError) as error:
-            raise InputError(f"{file}: record {number}: {error}") from error
-        images = {camera: episode.images[role] for camera, role in config.cameras.items()}
-        return Episode(images, episode.state, episode.actions, episode.instruction, index, episode.keep)
+            found = read_episode(specification, fields)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        images = {camera: found.images[role] for camera, role in config.cameras.items()}
+        return Episode(images, found.state, found.actions, _wordings(found.instructions), 0, found.keep)
 
     return read
+
+
+def _wordings(recorded: Sequence[str]) -> tuple[str, ...]:
+    """Those that say something, or one that is empty."""
+    return tuple(text for text in recorded if text.strip()) or ("",)
 
 
 def _step_features(features: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

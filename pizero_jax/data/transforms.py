@@ -1,9 +1,11 @@
 """From a recorded or live frame to what the policy sees, and back to actions: one chain for training and acting."""
 
+import dataclasses
 import difflib
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import cv2
 import jax
@@ -27,10 +29,17 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _IDENTITY = np.eye(3)
 
 
-def decode(data: bytes) -> Picture:
-    """RGB grey levels of a JPEG or PNG file; ValueError if it is neither."""
+def decode(data: bytes, out: Picture | None = None) -> Picture:
+    """RGB grey levels of a JPEG or PNG file; ValueError if it is neither.
+
+    Args:
+      out: contiguous; a JPEG picture of this size is decoded into it.
+    """
     if data[:2] == b"\xff\xd8":
-        return simplejpeg.decode_jpeg(data)
+        if out is None or simplejpeg.decode_jpeg_header(data)[:2] != out.shape[:2]:
+            return simplejpeg.decode_jpeg(data)
+        simplejpeg.decode_jpeg(data, buffer=out)
+        return out
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if image is None:
         raise ValueError("neither JPEG nor PNG")
@@ -109,6 +118,7 @@ class Processor:
       data: cameras, relative dimensions, normalisation, tokenizer, augmentation.
       statistics: "state" and "actions", of the training split.
       tokens: what `action_tokens.make` gave for `data.action_tokens`.
+      cameras: of all data sets of a mixture, those of `data` if there is one: rows without a camera have it masked.
 
     Raises:
       InputError: where widths, cameras or vocabulary do not fit the policy.
@@ -120,10 +130,11 @@ class Processor:
         data: DataConfig,
         statistics: Mapping[str, Statistics],
         tokens: ActionTokenizer | None = None,
+        cameras: Collection[str] = (),
     ):
         _check_cameras(policy, data)
         self.policy, self.data = policy, data
-        self.cameras = tuple(camera for camera in policy.cameras if camera in data.cameras)
+        self.cameras = tuple(camera for camera in policy.cameras if camera in (cameras or data.cameras))
         self.tokenizer = tokenizers.make(data.tokenizer)
         if self.tokenizer.vocabulary > policy.language.vocabulary:
             raise InputError(
@@ -144,6 +155,12 @@ class Processor:
         self._warned: set[str] = set()
 
     @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """Of what one camera of a row shows."""
+        size, history = self.policy.image_size, self.data.history
+        return (size, size, 3) if history == 1 else (history, size, size, 3)
+
+    @property
     def action_dim_mask(self) -> Bool[np.ndarray, "A"]:
         """False for the policy's action dimensions that the data set does not have."""
         mask = np.arange(self.policy.action_dim) < len(self._actions)
@@ -155,32 +172,54 @@ class Processor:
 
     def observation(
         self,
-        images: Mapping[str, bytes | np.ndarray],
-        state: Float[np.ndarray, "P"],
+        images: Mapping[str, bytes | np.ndarray | list],
+        state: Float[np.ndarray, "*history P"],
         instruction: str,
         rng: np.random.Generator | None = None,
+        *,
+        out: Mapping[str, UInt8[np.ndarray, "*history h w 3"]] | None = None,
     ) -> Observation:
         """One row, without the batch axis; `stack` makes batches.
 
         Args:
-          images: by camera of the policy, encoded or as grey levels of any size; one that is missing is masked.
+          images: by camera of the policy, encoded or as grey levels of any size, lists of these where there is a
+            history; one that is missing is masked.
           state: raw, as recorded.
           instruction: as recorded.
-          rng: for augmentation; without it there is none.
+          rng: for augmentation and dropout; without it there is none.
+          out: zeros of the policy's size for each camera, into which the pictures go.
         """
         for camera in images:
             if camera not in self.cameras:
                 raise InputError(f"camera {camera!r} is unknown{_nearest(camera, self.cameras)}")
         state = self._state.normalize(state)
-        bins = tokenizers.state_bins(state, openpi=self.data.openpi_state_bins) if self._form.has_state else state[:0]
-        prompt, prompt_mask = self._prompt(instruction, tuple(bins.tolist()))
+        seen = set(images)
+        if rng is not None and any(dataclasses.astuple(self.data.dropout)):
+            seen, state, instruction = self._dropped(sorted(images), state, instruction, rng)
+        moment = state if state.ndim == 1 else state[-1]
+        bins = tokenizers.state_bins(moment, openpi=self.data.openpi_state_bins) if self._form.has_state else ()
+        prompt, prompt_mask = self._prompt(instruction, tuple(map(int, bins)))
+        pictures = out or {camera: np.zeros(self.picture_shape, np.uint8) for camera in self.cameras}
+        for camera in self.cameras:
+            if camera in seen and not self.data.blind:  # black after augmentation, too
+                self._fill(camera, pictures[camera], images[camera], rng)
         return Observation(
-            images={camera: self._picture(camera, images.get(camera), rng) for camera in self.cameras},
-            image_masks={camera: np.bool_(camera in images) for camera in self.cameras},
+            images={camera: pictures[camera] for camera in self.cameras},
+            image_masks={camera: np.bool_(camera in seen) for camera in self.cameras},
             state=_pad(state, self.policy.state_dim),
             prompt=prompt,
             prompt_mask=prompt_mask,
         )
+
+    def _dropped(
+        self, cameras: list[str], state: np.ndarray, instruction: str, rng: np.random.Generator
+    ) -> tuple[set[str], np.ndarray, str]:
+        """Cameras, state (the mean of the training data) and instruction after dropout; one camera always stays."""
+        dropout, last = self.data.dropout, rng.integers(max(len(cameras), 1))
+        stay = rng.random(len(cameras)) >= dropout.cameras
+        seen = {camera for i, camera in enumerate(cameras) if stay[i] or (i == last and not stay.any())}
+        without_state, without_prompt = rng.random(2) < (dropout.state, dropout.prompt)
+        return seen, np.zeros_like(state) if without_state else state, "" if without_prompt else instruction
 
     def actions(
         self, raw: Float[np.ndarray, "*batch C a"], state: Float[np.ndarray, "*batch P"]
@@ -240,19 +279,28 @@ class Processor:
             logging.warning("%s takes %d tokens and is cut to config.policy.%s = %d", what, len(ids), key, length)
         return tokenizers.pad(ids, length)
 
-    def _picture(self, camera: str, image: bytes | np.ndarray | None, rng: np.random.Generator | None) -> Picture:
-        size = self.policy.image_size
-        if image is None or self.data.blind:  # black after augmentation, too
-            return np.zeros((size, size, 3), np.uint8)
+    def _fill(self, camera: str, out: np.ndarray, image: Any, rng: np.random.Generator | None) -> None:
+        """Puts the picture, or those of a history, which are augmented alike, into `out`."""
+        if out.ndim == 3:
+            self._picture(camera, out, image, rng)
+            return
+        state = None if rng is None else rng.bit_generator.state
+        for moment, picture in zip(out, image, strict=True):
+            if rng is not None:
+                rng.bit_generator.state = state
+            self._picture(camera, moment, picture, rng)
+
+    def _picture(self, camera: str, out: Picture, image: bytes | np.ndarray, rng: np.random.Generator | None) -> None:
         if isinstance(image, bytes):
             try:
-                image = decode(image)
+                image = decode(image, out)
             except ValueError as error:
                 raise InputError(f"a picture of camera {camera!r} cannot be decoded: {error}") from error
-        image = resize_with_pad(_checked(camera, image), size)
-        if rng is None:
-            return image
-        return augment(image, rng, self.data.augmentation, geometric=camera not in self.data.wrist_cameras)
+        image = resize_with_pad(_checked(camera, image), self.policy.image_size)
+        if rng is not None:
+            image = augment(image, rng, self.data.augmentation, geometric=camera not in self.data.wrist_cameras)
+        if image is not out:
+            out[...] = image
 
 
 def stack(rows: Sequence[Observation]) -> Observation:

@@ -1,23 +1,38 @@
 """Windows: every frame of every episode, with the chunk of actions that follows it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int64
 
-from pizero_jax.data.rlds import Episodes
+from pizero_jax.data.episodes import Episodes, Picture
+from pizero_jax.data.resample import Resampling
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
     """A frame as it was recorded, and the C actions from it on."""
 
-    images: dict[str, bytes]  # encoded, by camera of the policy
-    state: Float32[np.ndarray, "P"]
+    state: Float32[np.ndarray, "*history P"]
     actions: Float32[np.ndarray, "C A"]  # past the end of the episode its last action repeats
     action_mask: Bool[np.ndarray, "C"]  # False past the end, and for steps that nothing should be learnt from
-    instruction: str
+    instructions: tuple[str, ...]
+    source: str  # file, record and frame, for messages
+    read: Callable[[], Mapping[str, Picture | list[Picture]]]  # pictures by camera; lists where there is a history
+
+    @property
+    def images(self) -> Mapping[str, Picture | list[Picture]]:
+        return self.read()
+
+    @property
+    def moment(self) -> Float32[np.ndarray, "P"]:
+        """The state at the frame itself."""
+        return self.state if self.state.ndim == 1 else self.state[-1]
+
+    @property
+    def instruction(self) -> str:
+        return self.instructions[0]
 
 
 class Windows(Sequence[Window]):
@@ -26,29 +41,70 @@ class Windows(Sequence[Window]):
     Args:
       episodes: of one split.
       chunk: C, actions per window.
+      resampling: if the chunk has another rate than the data set.
+      history: moments of an observation, the frame the last of them, one action apart; before the first frame of an
+        episode there is that frame.
+      unlabelled: whether frames without an instruction begin a window.
     """
 
-    def __init__(self, episodes: Episodes, chunk: int):
-        self.episodes = episodes
-        self.chunk = chunk
-        self._frames = [np.flatnonzero(episode.keep).astype(np.int32) for episode in episodes]
-        self._ends = np.cumsum([len(frames) for frames in self._frames])
+    def __init__(
+        self,
+        episodes: Episodes,
+        chunk: int,
+        *,
+        resampling: Resampling | None = None,
+        history: int = 1,
+        unlabelled: bool = True,
+    ):
+        self.episodes, self.chunk, self.resampling, self.history = episodes, chunk, resampling, history
+        table = episodes.table
+        keep = table.keep if unlabelled else table.keep & np.repeat(labelled(episodes), table.lengths)
+        self._rows = None if keep.all() else np.flatnonzero(keep)
+        self._ends = np.cumsum(table.lengths)
+        kept = self._ends if self._rows is None else np.searchsorted(self._rows, self._ends)
+        self.counts: Int64[np.ndarray, E] = np.diff(kept, prepend=0)  # windows of each episode
+        # The last recorded step that each action needs, after the frame.
+        self._needed = np.arange(chunk) if resampling is None else resampling.ends(chunk) - 1
+        stride = 1 if resampling is None else resampling.ratio
+        self._past = np.rint(np.arange(1 - history, 1) * stride).astype(np.int64)
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self.counts.sum())
 
-    def __getitem__(self, index: int) -> Window:
+    def locate(self, index: int) -> tuple[int, int]:
+        """The number of the episode of a window, and its frame there."""
         if not 0 <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        episode, frames = self.episodes[number], self._frames[number]
-        frame = int(frames[index - int(self._ends[number]) + len(frames)])
-        steps = np.arange(frame, frame + self.chunk)
+        row = index if self._rows is None else int(self._rows[index])
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        return number, row - int(self._ends[number]) + int(self.episodes.lengths[number])
+
+    def __getitem__(self, index: int) -> Window:
+        number, frame = self.locate(index)
+        episode = self.episodes[number]
+        steps = frame + self._needed
         inside = np.minimum(steps, len(episode) - 1)
+        past = np.maximum(frame + self._past, 0)
+        if self.resampling is None:
+            actions = episode.actions[inside]
+        else:
+            actions = self.resampling.chunk(episode.actions[frame:], self.chunk)
         return Window(
-            images={camera: pictures[frame] for camera, pictures in episode.images.items()},
-            state=episode.state[frame],
-            actions=episode.actions[inside],
+            read=lambda: {camera: self._seen(pictures, past) for camera, pictures in episode.images.items()},
+            state=episode.state[frame] if self.history == 1 else episode.state[past],
+            actions=actions,
             action_mask=(steps < len(episode)) & episode.keep[inside],
-            instruction=episode.instruction,
+            instructions=episode.instructions,
+            source=f"{episode.source}, frame {frame}",
         )
+
+    def _seen(self, pictures: Sequence[Picture], past: Int64[np.ndarray, "history"]) -> Picture | list[Picture]:
+        seen = [pictures[frame] for frame in past.tolist()]
+        return seen[0] if self.history == 1 else seen
+
+
+def labelled(episodes: Episodes) -> Bool[np.ndarray, "E"]:
+    """Which episodes have an instruction."""
+    table = episodes.table
+    said = np.array([bool(text.strip()) for text in table.texts])
+    return said[table.instructions[:, 0]]

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from pizero_jax.data import rlds
-from pizero_jax.data.rlds import Episode, Episodes
+from pizero_jax.data import formats
+from pizero_jax.data.episodes import Episode, Episodes
 from pizero_jax.serve.policy import TrainedPolicy
 from pizero_jax.types import InputError
 
@@ -40,7 +40,7 @@ class Replay:
 def open_episodes(trained: TrainedPolicy, path: str, split: str) -> Episodes:
     """The episodes of a split; InputError if their fields or widths are not those of the checkpoint."""
     config = dataclasses.replace(trained.config.data, path=path)
-    episodes = rlds.open_split(config, split)
+    episodes = formats.open_split(config, split)
     first = episodes[0]
     for name, field, values in (("state", config.state, first.state), ("actions", config.action, first.actions)):
         width = len(trained.statistics[name].mean)

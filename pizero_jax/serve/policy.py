@@ -11,8 +11,8 @@ from absl import logging
 from jaxtyping import Bool, Float
 
 from pizero_jax import policies
-from pizero_jax.config import TrainConfig, build
-from pizero_jax.data import action_tokens, normalize
+from pizero_jax.config import DataConfig, TrainConfig, build
+from pizero_jax.data import action_tokens, mixture, normalize
 from pizero_jax.data.action_tokens import ActionTokenizer
 from pizero_jax.data.transforms import Processor, stack
 from pizero_jax.train.checkpoint import open_run
@@ -99,11 +99,15 @@ class TrainedPolicy:
         return dataclasses.replace(self, processor=processor)
 
 
-def load(workdir: str | Path, *, step: int | None = None) -> TrainedPolicy:
+def load(workdir: str | Path, *, step: int | None = None, dataset: str | None = None) -> TrainedPolicy:
     """The trained policy in a workdir, from its newest checkpoint or that of `step`.
 
+    Args:
+      dataset: of those that it was trained on, the one whose robot it shall move: normalisation, cameras and units are
+        of that data set. Where there was one only, it is the one.
+
     Raises:
-      InputError: there is no finished checkpoint, or one that is not enough to act.
+      InputError: there is no finished checkpoint, or one that is not enough to act; or no such data set.
     """
     checkpoints = open_run(workdir, step, flag="--checkpoint")
     step = checkpoints.steps[-1] if step is None else step
@@ -111,10 +115,25 @@ def load(workdir: str | Path, *, step: int | None = None) -> TrainedPolicy:
     if not metadata["statistics"]:
         raise InputError(f"--checkpoint={workdir} holds imported weights without statistics: train from it to act")
     config = build(TrainConfig, metadata["config"])
+    statistics, data = of_data_set(config.data, metadata, dataset)
+    config = dataclasses.replace(config, data=data)
     policy = policies.make(config.policy, config.loss)
     saved = checkpoints.acting_shapes(step)
     params = checkpoints.acting_params(step, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved))
-    statistics = normalize.from_dict(metadata["statistics"])
     tokens = action_tokens.make(config.data.action_tokens, saved=metadata["action_tokens"])
     processor = Processor(config.policy, config.data, statistics, tokens)
     return TrainedPolicy(policy, params, config, statistics, processor, step, metadata["versions"], tokens)
+
+
+def of_data_set(
+    config: DataConfig, metadata: Mapping[str, Any], dataset: str | None
+) -> tuple[dict[str, normalize.Statistics], DataConfig]:
+    """Statistics and config of one of the data sets of a checkpoint; InputError if it is not clear which."""
+    sets = normalize.by_data_set(metadata["statistics"])
+    if dataset is None and len(sets) == 1:
+        (dataset,) = sets
+    if dataset not in sets:
+        names = ", ".join(sets) if all(sets) else "one data set only, and needs no name"
+        asked = "a mixture needs --dataset" if dataset is None else f"--dataset={dataset} is none of the checkpoint's"
+        raise InputError(f"{asked}; it was trained on {names}")
+    return sets[dataset], mixture.members(config)[dataset].config

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,23 @@ def fit(
     policy: Policy,
     mesh: Mesh,
     train_batches: Callable[[int], Iterator[Batch]],
-    val_batches: Sequence[Batch],
+    val_batches: Mapping[str, Sequence[Batch]],
     workdir: Path,
     metadata: dict[str, Any],
     *,
     given: Callable[[Params], Params] | None = None,
     decode: Callable | None = None,
+    sets: Sequence[str] = ("",),
 ) -> TrainState:
     """The state after `config.steps` updates, going on from the newest checkpoint in `workdir` if there is one.
 
     Args:
       train_batches: this process's rows of the global batches, from the step it is called with.
-      val_batches: held-out batches; may be empty.
+      val_batches: held-out batches by data set; may be empty.
       metadata: what acting needs beside the weights, saved with each checkpoint.
       given: replaces fresh parameters by those that training starts from.
       decode: from tokens to normalised actions, for the validation of policies that write tokens.
+      sets: names of the data sets, in the order of their numbers in the batches.
     """
     tx = optimizer.make(config.optimizer)
     rate = optimizer.learning_rate(config.optimizer)
@@ -47,9 +49,9 @@ def fit(
     state, placed = init_state(policy, tx, config.optimizer.ema, config.seed, mesh, config.freeze)
     start = max(checkpoints.steps, default=0)
     state = checkpoints.restore(state, start) if start else start_from(state, given)
-    step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed)
+    step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed, len(sets))
     sums = compile_validation(policy, config.validation.time_bins, decode)
-    held_out = [to_mesh(batch, mesh) for batch in val_batches]
+    held_out = {name: [to_mesh(batch, mesh) for batch in batches] for name, batches in val_batches.items()}
 
     log = MetricsLog(workdir, metadata["config"], config.wandb, start)
     bar = progress(config.steps, start)
@@ -60,7 +62,7 @@ def fit(
         recent.append(metrics)
         bar.update()
         if done % config.log.every == 0 or done == config.steps:
-            values = jax.tree.map(lambda *x: float(np.mean(x)), *jax.device_get(recent))
+            values = averages(jax.device_get(recent), sets)
             values |= {"learning_rate": float(rate(done - 1))} | clock.read(len(recent))
             log.write(done, values)
             bar.set_postfix_str(
@@ -80,6 +82,18 @@ def fit(
     bar.close()
     log.close()
     return state
+
+
+def averages(recent: Sequence[dict[str, Any]], sets: Sequence[str]) -> dict[str, float]:
+    """Means over some steps; the loss of each data set of a mixture is over those of its rows that came up."""
+    plain = [{name: value for name, value in metrics.items() if name != "by_data_set"} for metrics in recent]
+    values = jax.tree.map(lambda *x: float(np.mean(x)), *plain)
+    if len(sets) > 1:
+        apart = jax.tree.map(lambda *x: np.sum(x, axis=0), *(metrics["by_data_set"] for metrics in recent))
+        for name, (total, weight) in apart.items():
+            losses = zip(sets, total, weight, strict=True)
+            values |= {f"loss{name and '_'}{name}/{s}": float(t / w) for s, t, w in losses if w}
+    return values
 
 
 def start_from(state: TrainState, given: Callable[[Params], Params] | None) -> TrainState:

@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from pizero_jax import mesh as meshes
 from pizero_jax.config import FreezeConfig
@@ -58,22 +58,27 @@ def init_state(
 
 
 def train_step(
-    policy: Policy, tx: optax.GradientTransformation, ema: float, seed: int, state: TrainState, batch: Batch
+    policy: Policy, tx: optax.GradientTransformation, ema: float, seed: int, sets: int, state: TrainState, batch: Batch
 ):
-    """One update: each loss is a sum of values over a sum of weights, both over the global batch; several add up."""
+    """One update: each loss is a sum of values over a sum of weights, both over the global batch; several add up.
+
+    Of a mixture of `sets` data sets, the metrics have these sums for each.
+    """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
 
     def objective(params: Params):
         values, weights, _ = policy.loss(freeze.join(params, state.frozen), key, batch)
         losses = means(values, weights)
-        return sum(losses.values()), losses
+        apart = by_data_set(values, weights, batch.dataset, sets) if sets > 1 else {}
+        return sum(losses.values()), (losses, apart)
 
-    (loss, losses), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (loss, (losses, apart)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = None if state.ema is None else optax.incremental_update(params, state.ema, 1 - ema)
     metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), "param_norm": optax.tree.norm(params)}
     metrics |= {f"loss_{name}": value for name, value in losses.items() if name}
+    metrics |= {"by_data_set": apart} if apart else {}
     return TrainState(state.step + 1, params, average, opt_state, state.frozen), metrics
 
 
@@ -83,16 +88,26 @@ def means(values: Array | dict[str, Array], weights: Array | dict[str, Array]) -
     return {name: x.sum() / jnp.maximum(weights[name].sum(), 1) for name, x in by_name(values).items()}
 
 
+def by_data_set(values, weights, dataset: Int[Array, "B"], sets: int) -> dict[str, tuple[Array, Array]]:
+    """The sums of values and of weights over the rows of each data set, [sets], by the name of the loss."""
+    weights, one_hot = by_name(weights), jax.nn.one_hot(dataset, sets)
+
+    def sums(x: Float[Array, "B n"]) -> Float[Array, "sets"]:
+        return x.sum(axis=1) @ one_hot
+
+    return {name: (sums(x), sums(weights[name])) for name, x in by_name(values).items()}
+
+
 def by_name(x: Array | dict[str, Array]) -> dict[str, Array]:
     """What a joint policy names; the one loss of another has the name ""."""
     return x if isinstance(x, dict) else {"": x}
 
 
-def compile_step(policy: Policy, tx, ema: float, seed: int, mesh: Mesh, placed: TrainState) -> Callable:
+def compile_step(policy: Policy, tx, ema: float, seed: int, mesh: Mesh, placed: TrainState, sets: int = 1) -> Callable:
     """`train_step` over the mesh: (state, batch) -> (state, metrics); the state is donated."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(
-        partial(train_step, policy, tx, ema, seed),
+        partial(train_step, policy, tx, ema, seed, sets),
         in_shardings=(placed, meshes.batch_sharding(mesh)),
         out_shardings=(placed, everywhere),
         donate_argnums=0,

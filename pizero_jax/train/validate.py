@@ -1,9 +1,11 @@
 """Validation on held-out episodes: the same windows, noise and times every time, or the flow loss is too noisy."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pizero_jax.train.step import by_name
 from pizero_jax.types import Batch, Params, Policy
@@ -16,13 +18,13 @@ def compile_validation(
 
     Args:
       time_bins: of the loss by flow time.
-      decode: from written tokens [B, T] to normalised actions [B, C, A] and whether they are well-formed [B], on the
-        host; without it nothing is said of the actions of a policy over tokens.
+      decode: from written tokens [B, T] and the data sets' numbers ([B], or None) to normalised actions [B, C, A] and
+        whether they are well-formed [B], on the host; without it nothing is said of actions written as tokens.
     """
 
     def written(ids: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         shapes = batch.actions.astype(jnp.float32), jnp.ones(len(ids), bool)
-        return jax.pure_callback(decode, shapes, ids)
+        return jax.pure_callback(decode, shapes, ids, batch.dataset)
 
     def sums(params: Params, key: jax.Array, batch: Batch) -> dict:
         loss_key, act_key = jax.random.split(key)
@@ -48,21 +50,30 @@ def compile_validation(
     return jax.jit(sums)
 
 
-def validate(sums: Callable, params: Params, batches: Sequence[Batch], seed: int) -> dict[str, float]:
+def validate(sums: Callable, params: Params, batches: Mapping[str, Sequence[Batch]], seed: int) -> dict[str, float]:
     """Mean losses and mean absolute error of sampled actions (normalised); of flows the loss by flow time.
 
-    Of policies over tokens also the share of malformed chunks.
+    Of policies over tokens also the share of malformed chunks. All rows count alike; of a mixture, each data set has
+    its own means, too.
     """
     key = jax.random.key(seed)
-    totals = None
-    for i, batch in enumerate(batches):
-        result = sums(params, jax.random.fold_in(key, i), batch)
-        totals = result if totals is None else jax.tree.map(jnp.add, totals, result)
-    means = jax.tree.map(lambda pair: pair[0] / jnp.maximum(pair[1], 1), totals, is_leaf=lambda x: isinstance(x, tuple))
-    means = jax.device_get(means)
-    by_time = means.pop("loss_by_time", ())
-    metrics = {f"val/{name}": float(value) for name, value in means.items()}
+    totals = {name: _add(sums(params, jax.random.fold_in(key, i), batch) for i, batch in enumerate(held_out))
+              for name, held_out in batches.items()}  # fmt: skip
+    metrics = _means(_add(totals.values()))
+    by_time = metrics.pop("loss_by_time", ())
+    values = {f"val/{name}": float(value) for name, value in metrics.items()}
+    if len(totals) > 1:
+        for name, total in totals.items():
+            values |= {f"val/{key}/{name}": float(value) for key, value in _means(total).items() if np.ndim(value) == 0}
     edges = [i / len(by_time) for i in range(len(by_time) + 1)] if len(by_time) else []
     for low, high, value in zip(edges, edges[1:], by_time, strict=False):
-        metrics[f"val/loss_t{low:.1f}-{high:.1f}"] = float(value)
-    return metrics
+        values[f"val/loss_t{low:.1f}-{high:.1f}"] = float(value)
+    return values
+
+
+def _add(trees: Iterable[dict]) -> dict:
+    return functools.reduce(functools.partial(jax.tree.map, jnp.add), trees)
+
+
+def _means(totals: dict) -> dict:
+    return jax.device_get({name: total / jnp.maximum(weight, 1) for name, (total, weight) in totals.items()})

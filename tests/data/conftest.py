@@ -21,6 +21,7 @@ def config() -> configs.TrainConfig:
     c.policy.prompt_length = 24
     c.policy.state_dim = 6
     c.policy.action_dim = 7
+    c.data.index_dir = ""
     c.batch_size = 8
     return configs.build(configs.TrainConfig, c)
 
@@ -34,6 +35,12 @@ def change(config):
 @pytest.fixture
 def data(config) -> loader.Data:
     return loader.open_data(config)
+
+
+@pytest.fixture
+def source(data) -> loader.Source:
+    """The only data set."""
+    return data.sources[0]
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from configs import base
 from pizero_jax import config as configs
 from pizero_jax.data import chunks, loader
+from pizero_jax.data.episodes import Episode, Episodes
 from pizero_jax.data.normalize import Statistics
-from pizero_jax.data.rlds import Episode, Episodes
 from pizero_jax.types import InputError
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent / "golden_delta.npz"))
@@ -56,10 +56,10 @@ def test_a_run_of_no_dimensions_is_refused():
 
 
 @pytest.mark.parametrize("delta", [(), (-4,)])
-def test_statistics_without_relative_dimensions_are_of_frames(change, data, delta):
-    found = chunks.statistics(data.train.episodes, change(delta=delta).data, C=4)
+def test_statistics_without_relative_dimensions_are_of_frames(change, source, delta):
+    found = chunks.statistics(source.train.episodes.table, change(delta=delta).data, C=4)
     for name, frames in (("state", "state"), ("actions", "actions")):
-        of_frames = Statistics.of(np.concatenate([getattr(episode, frames) for episode in data.train.episodes]))
+        of_frames = Statistics.of(np.concatenate([getattr(episode, frames) for episode in source.train.episodes]))
         for key in NAMES:
             np.testing.assert_array_equal(getattr(found[name], key), getattr(of_frames, key))
 
@@ -70,10 +70,10 @@ def test_statistics_of_relative_chunks_are_those_of_what_the_loss_counts(change,
     config = change(delta=(2, -1, 1))
     config = dataclasses.replace(config, policy=dataclasses.replace(config.policy, chunk=C))
     data = loader.open_data(config)
-    real = [(w.actions - w.state * np.float32([1, 1, 0, 1]))[w.action_mask] for w in data.train]
-    assert_equal(data.statistics["actions"], Statistics.of(np.concatenate(real)))
-    states = [episode.state for episode in data.train.episodes]
-    assert_equal(data.statistics["state"], Statistics.of(np.concatenate(states)))
+    real = [(w.actions - w.state * np.float32([1, 1, 0, 1]))[w.action_mask] for w in data.sources[0].train]
+    assert_equal(data.sources[0].statistics["actions"], Statistics.of(np.concatenate(real)))
+    states = [episode.state for episode in data.sources[0].train.episodes]
+    assert_equal(data.sources[0].statistics["state"], Statistics.of(np.concatenate(states)))
 
 
 def test_statistics_of_many_chunks_of_a_walk(change):
@@ -86,12 +86,17 @@ def test_statistics_of_many_chunks_of_a_walk(change):
         actions = np.concatenate([state[:, :2] + rng.normal(size=(length, 2)).astype(np.float32), grip], axis=1)
         episodes.append(
             Episode(
-                images={}, state=state, actions=actions, instruction="", index=index, keep=np.ones(len(actions), bool)
+                images={},
+                state=state,
+                actions=actions,
+                instructions=("",),
+                index=index,
+                keep=np.ones(len(actions), bool),
             )
         )
         for t in range(length):
             rows.append(actions[t : t + 10] - state[t] * np.float32([1, 1, 0]))
-    found = chunks.statistics(Episodes(episodes), change(delta=(2,)).data, C=10)["actions"]
+    found = chunks.statistics(Episodes.of(episodes).table, change(delta=(2,)).data, C=10)["actions"]
     assert_equal(found, Statistics.of(np.concatenate(rows)))
     assert found.q01[2] == found.q99[2] == 0
 

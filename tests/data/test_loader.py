@@ -21,24 +21,7 @@ def assert_equal(ours, theirs):
 def draw(data, count=3, **values):
     """The first batches of the training loader."""
     options = dict(seed=0, batch_size=8) | values
-    return list(itertools.islice(loader.batches(data.train, data.processor, **options), count))
-
-
-def test_each_window_comes_once_in_each_epoch():
-    ids = np.concatenate([loader.sample_ids(0, step, 8, 12) for step in range(6)])
-    for epoch in ids.reshape(4, 12):
-        assert sorted(epoch) == list(range(12))
-    assert (ids[:12] != ids[12:24]).any()
-
-
-def test_a_batch_may_be_larger_than_an_epoch():
-    counts = np.bincount(loader.sample_ids(0, 0, 30, 12))
-    assert set(counts) == {2, 3}
-
-
-def test_order_depends_on_the_seed_and_the_step_only():
-    np.testing.assert_array_equal(loader.sample_ids(3, 1000, 8, 50), loader.sample_ids(3, 1000, 8, 50))
-    assert (loader.sample_ids(3, 1000, 8, 50) != loader.sample_ids(4, 1000, 8, 50)).any()
+    return list(itertools.islice(loader.batches(data, **options), count))
 
 
 def test_batches_have_the_shapes_of_the_policy(data):
@@ -55,11 +38,11 @@ def test_batches_have_the_shapes_of_the_policy(data):
     assert batch.action_dim_mask.tolist() == [[True] * 4 + [False] * 3] * 8
 
 
-def test_rows_are_the_windows_that_the_order_names(data):
+def test_rows_are_the_windows_that_the_order_names(data, source):
     batch = draw(data, 1)[0]
-    for row, window in enumerate(loader.sample_ids(0, 0, 8, len(data.train))):
-        raw = data.processor.unnormalize(batch.actions[row], data.train[int(window)].state)
-        np.testing.assert_allclose(raw, data.train[int(window)].actions, atol=1e-6)
+    for row, window in enumerate(data.order(0, 8)(0).windows):
+        raw = source.processor.unnormalize(batch.actions[row], source.train[int(window)].state)
+        np.testing.assert_allclose(raw, source.train[int(window)].actions, atol=1e-6)
 
 
 def test_starting_at_a_step_gives_the_batch_that_would_have_come(data):
@@ -78,10 +61,10 @@ def test_threads_and_prefetching_change_nothing(data):
         assert_equal(ours, theirs)
 
 
-def test_augmentation_changes_from_epoch_to_epoch(data):
-    size = len(data.train)
+def test_augmentation_changes_from_epoch_to_epoch(data, source):
+    size = len(source.train)
     first, second = draw(data, 2, batch_size=size)
-    places = [np.argsort(loader.sample_ids(0, step, size, size)) for step in range(2)]
+    places = [np.argsort(data.order(0, size)(step).windows) for step in range(2)]
     ours, theirs = (b.observation.images["base_0_rgb"][p] for b, p in zip((first, second), places, strict=True))
     assert all((a != b).any() for a, b in zip(ours, theirs, strict=True))
 
@@ -91,46 +74,43 @@ def test_a_batch_that_processes_cannot_share_is_refused(data):
         draw(data, process_count=3)
 
 
-def test_an_error_in_a_thread_surfaces_in_the_loop(data, monkeypatch):
-    def fail(*_):
+def test_an_error_in_a_thread_surfaces_in_the_loop(data, source, monkeypatch):
+    def fail(*_, **__):
         raise InputError("a picture cannot be decoded")
 
-    monkeypatch.setattr(data.processor, "observation", fail)
+    monkeypatch.setattr(source.processor, "observation", fail)
     with pytest.raises(InputError, match="a picture cannot be decoded"):
         draw(data)
 
 
-def test_validation_counts_each_window_once(data):
-    batches = loader.validation_batches(data.val, data.processor, batch_size=8, count=5)
+def test_validation_counts_each_window_once(data, source):
+    batches = loader.validation_batches(data, batch_size=8, count=5)[""]
     assert len(batches) == 2  # of ten windows
     counted = np.concatenate([batch.action_mask[:, 0] for batch in batches])  # each window's first action is real
     assert counted.tolist() == [True] * 10 + [False] * 6
     states = np.concatenate([batch.observation.state for batch in batches])[:10]
-    everything = [data.processor.observation({}, window.state, "").state for window in data.val]
+    everything = [source.processor.observation({}, window.state, "").state for window in source.val]
     np.testing.assert_allclose(sorted(states.tolist()), sorted(np.stack(everything).tolist()), atol=1e-6)
 
 
 def test_validation_of_fewer_windows_than_rows_wraps(data):
-    batch = loader.validation_batches(data.val, data.processor, batch_size=32, count=1)[0]
+    batch = loader.validation_batches(data, batch_size=32, count=1)[""][0]
     assert batch.action_mask[:, 0].tolist() == [True] * 10 + [False] * 22
     np.testing.assert_array_equal(batch.observation.state[:10], batch.observation.state[10:20])
 
 
-def test_validation_stops_at_its_count_and_never_augments(data):
-    batches = loader.validation_batches(data.val, data.processor, batch_size=4, count=1)
+def test_validation_stops_at_its_count_and_never_augments(data, source):
+    batches = loader.validation_batches(data, batch_size=4, count=1)[""]
     assert len(batches) == 1
-    window = data.val[int(np.random.default_rng((0, 0, 0)).permutation(10)[0])]
-    seen = data.processor.observation(window.images, window.state, window.instruction)
+    window = source.val[int(np.random.default_rng((0, 0, 0)).permutation(10)[0])]
+    seen = source.processor.observation(window.images, window.state, window.instruction)
     assert_equal(jax.tree.map(lambda leaf: leaf[0], batches[0].observation), seen)
 
 
 def test_two_processes_validate_the_global_batches_of_one(data):
     options = dict(batch_size=8, count=2)
-    whole = loader.validation_batches(data.val, data.processor, **options)
-    halves = [
-        loader.validation_batches(data.val, data.processor, process_index=i, process_count=2, **options)
-        for i in range(2)
-    ]
+    whole = loader.validation_batches(data, **options)[""]
+    halves = [loader.validation_batches(data, process_index=i, process_count=2, **options)[""] for i in range(2)]
     for one, *two in zip(whole, *halves, strict=True):
         assert_equal(jax.tree.map(lambda *leaves: np.concatenate(leaves), *two), one)
 
@@ -141,9 +121,9 @@ def test_open_data_checks_widths(config):
         loader.open_data(narrow)
 
 
-def test_open_data_opens_both_splits(data):
-    assert isinstance(data.train, Windows)
-    assert (len(data.train), len(data.val)) == (24, 10)
+def test_open_data_opens_both_splits(source):
+    assert isinstance(source.train, Windows)
+    assert (len(source.train), len(source.val)) == (24, 10)
 
 
 def test_training_data_never_imports_tensorflow():
@@ -157,8 +137,8 @@ c = base.get_config()
 c.data.path = {str(FOLDER)!r}
 c = config.build(config.TrainConfig, c)
 data = loader.open_data(c)
-drawn = list(itertools.islice(loader.batches(data.train, data.processor, seed=0, batch_size=4), 3))
-loader.validation_batches(data.val, data.processor, batch_size=4, count=2)
+drawn = list(itertools.islice(loader.batches(data, seed=0, batch_size=4), 3))
+loader.validation_batches(data, batch_size=4, count=2)
 assert len(drawn) == 3
 print("tensorflow" in sys.modules)
 """
@@ -174,15 +154,15 @@ def test_batches_without_action_tokens_have_none(data):
 @pytest.mark.parametrize("delta", [(), (2, -1, 1)])
 def test_batches_carry_tokens_that_decode_to_their_actions(token_config, delta):
     data = loader.open_data(dataclasses.replace(token_config, data=dataclasses.replace(token_config.data, delta=delta)))
-    batches = [*draw(data, 2), *loader.validation_batches(data.train, data.processor, batch_size=8, count=3)]
+    batches = draw(data, 5)
     for batch in batches:
         assert batch.action_tokens.shape == batch.action_token_mask.shape == (8, 40)
         assert batch.action_tokens.dtype == np.int32
         assert not batch.action_tokens[~batch.action_token_mask].any()
         states = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)  # any: they are added and subtracted
-        raw, ok = data.processor.finish(batch.action_tokens, states)
+        raw, ok = data.sources[0].processor.finish(batch.action_tokens, states)
         assert ok.all()
-        error = (data.processor.actions(raw, states) - batch.actions)[..., :4]
+        error = (data.sources[0].processor.actions(raw, states) - batch.actions)[..., :4]
         assert np.sqrt((error**2).mean(axis=(1, 2))).max() <= 0.5 / 20  # of training chunks, past the end, too
     assert not batches[0].action_mask.all()
 
@@ -204,8 +184,8 @@ def test_the_action_tokenizer_is_trained_on_evenly_spaced_windows(monkeypatch, t
     monkeypatch.setattr(loader.action_tokens, "train", lambda chunks, *args: train(seen.extend(chunks) or seen, *args))
     data = loader.open_data(token_config)
     assert len(seen) == len(expected)
-    normalizer = normalize.Normalizer(data.statistics["actions"], "quantile", "actions")
-    for chunk, window in zip(seen, (data.train[index] for index in expected), strict=True):
+    normalizer = normalize.Normalizer(data.sources[0].statistics["actions"], "quantile", "actions")
+    for chunk, window in zip(seen, (data.sources[0].train[index] for index in expected), strict=True):
         from_state = window.actions - window.state * np.float32([1, 1, 0, 1]) if delta else window.actions
         np.testing.assert_array_equal(chunk, normalizer.normalize(from_state))
 

@@ -42,11 +42,11 @@ def test_statistics_agree_with_openpis_running_ones(theirs):
     assert ours.count == len(data)
 
 
-def test_statistics_are_of_the_train_split(data):
+def test_statistics_are_of_the_train_split(source):
     states = np.concatenate([make_rlds_tiny.episode(s)["state"] for s in make_rlds_tiny.SPLITS["train"]])
-    np.testing.assert_allclose(data.statistics["state"].mean, states.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(data.statistics["state"].q99, np.quantile(states, 0.99, axis=0), rtol=1e-5)
-    assert data.statistics["state"].count == len(states) == 24
+    np.testing.assert_allclose(source.statistics["state"].mean, states.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(source.statistics["state"].q99, np.quantile(states, 0.99, axis=0), rtol=1e-5)
+    assert source.statistics["state"].count == len(states) == 24
 
 
 @pytest.mark.parametrize("kind", ["zscore", "quantile"])
@@ -89,12 +89,12 @@ def test_what_openpi_wrote_is_written_again_byte_for_byte(tmp_path):
     assert written == theirs
 
 
-def test_saved_statistics_are_read_back_exactly_in_openpis_layout(tmp_path, data):
+def test_saved_statistics_are_read_back_exactly_in_openpis_layout(tmp_path, source):
     path = str(tmp_path / "norm_stats.json")
-    normalize.save(path, data.statistics)
+    normalize.save(path, source.statistics)
     for name, group in normalize.load(path).items():
         for key in ("mean", "std", "q01", "q99"):
-            np.testing.assert_array_equal(getattr(group, key), getattr(data.statistics[name], key))
+            np.testing.assert_array_equal(getattr(group, key), getattr(source.statistics[name], key))
     theirs = json.loads((HERE / "golden_norm_stats.json").read_text())["norm_stats"]["state"]
     assert theirs.keys() <= json.loads(pathlib.Path(path).read_text())["norm_stats"]["state"].keys()
 

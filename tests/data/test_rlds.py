@@ -46,14 +46,14 @@ def test_array_record_files_hold_the_same_episodes(change, folder):
         target = str(file).replace(".tfrecord", ".array_record")
         writer = array_record_module.ArrayRecordWriter(target, "group_size:1")
         for record in read_records(str(file)):
-            writer.write(record)
+            writer.write(record.data)
         writer.close()
         file.unlink()
     info = json.loads((folder / "dataset_info.json").read_text())
     (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "array_record"}))
     ours = rlds.open_split(change(path=str(folder)).data, "train")
     theirs = rlds.open_split(change().data, "train")
-    assert [e.images for e in ours] == [e.images for e in theirs]
+    assert [dict(e.images) for e in ours] == [dict(e.images) for e in theirs]
 
 
 def test_a_damaged_array_record_file_is_named(change, folder):
@@ -102,7 +102,7 @@ def test_broken_metadata_is_named(change, folder):
 
 def test_a_file_that_lost_its_last_record_is_named(change, folder):
     file = folder / "rlds_tiny-train.tfrecord-00000-of-00002"
-    last = list(read_records(str(file)))[-1]
+    last = list(read_records(str(file)))[-1].data
     file.write_bytes(file.read_bytes()[: -len(last) - 16])
     with pytest.raises(InputError, match=f"{file.name} ends after 1 records; dataset_info.json counts 2"):
         rlds.open_split(change(path=str(folder)).data, "train")
@@ -113,14 +113,14 @@ def test_a_file_that_lost_its_last_record_is_named(change, folder):
 def test_a_number_that_is_not_finite_is_found_with_its_place(config, monkeypatch, field, value):
     from tensorflow_datasets.proto import tf_example_pb2
 
-    def broken(path):
+    def broken(path, damaged):
         for record in read_records(path):
-            example = tf_example_pb2.Example.FromString(record)
+            example = tf_example_pb2.Example.FromString(record.data)
             example.features.feature[field].float_list.value[4 * 2 + 1] = value
-            yield example.SerializeToString()
+            yield record._replace(data=example.SerializeToString())
 
     monkeypatch.setattr(rlds, "read_records", broken)
-    with pytest.raises(InputError, match=rf"tfrecord-00000-of-00002: record 0, {field} is not finite at step 2"):
+    with pytest.raises(InputError, match=rf"tfrecord-00000-of-00002: record 0: {field} is not finite at step 2"):
         rlds.open_split(config.data, "train")
 
 

@@ -21,12 +21,12 @@ DELTA = (2, -1, 1)
 
 
 @pytest.fixture
-def process(config, data):
+def process(config, data, source):
     """A processor of the tiny data set with other values in its data or policy group."""
 
     def make(policy=None, **values) -> Processor:
         changed = dataclasses.replace(config.policy, **(policy or {}))
-        return Processor(changed, dataclasses.replace(config.data, **values), data.statistics)
+        return Processor(changed, dataclasses.replace(config.data, **values), source.statistics)
 
     return make
 
@@ -141,14 +141,14 @@ def test_a_camera_absent_from_the_run_is_left_out_and_one_absent_from_a_request_
     assert not seen.images["left_wrist_0_rgb"].any()
 
 
-def test_state_is_normalised_and_padded(process, data):
-    state = data.statistics["state"].mean + data.statistics["state"].std
+def test_state_is_normalised_and_padded(process, source):
+    state = source.statistics["state"].mean + source.statistics["state"].std
     seen = process().observation({}, state, "reach")
     np.testing.assert_allclose(seen.state, [1, 1, 1, 1, 0, 0], atol=1e-5)
 
 
-def test_actions_come_back_as_they_were(process, data):
-    raw, state = data.train[0].actions, data.train[0].state
+def test_actions_come_back_as_they_were(process, source):
+    raw, state = source.train[0].actions, source.train[0].state
     normalised = process().actions(raw, state)
     assert normalised.shape == (4, 7)
     assert not normalised[:, 4:].any()
@@ -157,9 +157,9 @@ def test_actions_come_back_as_they_were(process, data):
 
 
 @pytest.mark.parametrize("normalization", ["zscore", "quantile"])
-def test_relative_actions_come_back_as_they_were_in_batches_too(config, process, data, normalization):
+def test_relative_actions_come_back_as_they_were_in_batches_too(config, process, source, normalization):
     processor = process(delta=DELTA, normalization=normalization)
-    raw, states = (np.stack([getattr(data.train[i], name) for i in range(5)]) for name in ("actions", "state"))
+    raw, states = (np.stack([getattr(source.train[i], name) for i in range(5)]) for name in ("actions", "state"))
     normalised = processor.actions(raw, states)
     np.testing.assert_array_equal(normalised[2], processor.actions(raw[2], states[2]))
     np.testing.assert_allclose(processor.unnormalize(normalised, states), raw, atol=1e-6)
@@ -169,8 +169,8 @@ def test_relative_actions_come_back_as_they_were_in_batches_too(config, process,
     np.testing.assert_allclose(moved, np.broadcast_to([0.5, 1, 0, 4], moved.shape), atol=1e-6)
 
 
-def test_tokens_are_those_of_relative_chunks(process_tokens, data):
-    processor, window = process_tokens(delta=DELTA), data.train[0]
+def test_tokens_are_those_of_relative_chunks(process_tokens, source):
+    processor, window = process_tokens(delta=DELTA), source.train[0]
     shift = np.array([0.5, -1, 0, 2], np.float32)
     ids, _ = processor.tokens(window.actions, window.state)
     np.testing.assert_array_equal(processor.tokens(window.actions + shift, window.state + shift)[0], ids)
@@ -207,9 +207,9 @@ def test_a_prompt_that_is_cut_is_named_once_whatever_the_state(process, warnings
 
 
 @pytest.mark.parametrize(("openpi", "lowest"), [(False, "0"), (True, "-1")])
-def test_the_prompt_holds_the_bins_of_the_normalised_state_without_its_padding(process, data, openpi, lowest):
+def test_the_prompt_holds_the_bins_of_the_normalised_state_without_its_padding(process, source, openpi, lowest):
     processor = process(policy=dict(prompt_length=80), prompt="pi05", openpi_state_bins=openpi)
-    statistics = data.statistics["state"]
+    statistics = source.statistics["state"]
     state = statistics.mean + np.array([-2.0, 0.0, 0.5, 2.0]) * statistics.std
     seen = processor.observation({}, state + 1e-4, "reach")  # off the edges of bins
     text = bytes(i - 3 for i in seen.prompt[seen.prompt_mask][1:].tolist()).decode()
@@ -217,33 +217,33 @@ def test_the_prompt_holds_the_bins_of_the_normalised_state_without_its_padding(p
 
 
 @pytest.fixture
-def process_tokens(token_config, data):
+def process_tokens(token_config, source):
     """A processor of a policy over bins, whose sequences take 8 + 16 + 2 ids."""
 
     def make(delta=(), **policy) -> Processor:
         changed = dataclasses.replace(token_config.policy, **policy)
         bins = dataclasses.replace(token_config.data.action_tokens, kind="bins")
         config = dataclasses.replace(token_config.data, action_tokens=bins, delta=delta)
-        return Processor(changed, config, data.statistics, action_tokens.Bins())
+        return Processor(changed, config, source.statistics, action_tokens.Bins())
 
     return make
 
 
-def test_tokens_are_padded_and_finish_gives_actions_back(process_tokens, data):
-    processor, raw, state = process_tokens(), data.train[0].actions, data.train[0].state
+def test_tokens_are_padded_and_finish_gives_actions_back(process_tokens, source):
+    processor, raw, state = process_tokens(), source.train[0].actions, source.train[0].state
     ids, mask = processor.tokens(raw, state)
     assert mask.tolist() == [True] * 26 + [False] * 14
     actions, ok = processor.finish(np.stack([ids, ids[::-1], np.zeros(40, np.int32)]), np.stack([state] * 3))
     assert ok.tolist() == [True, False, False]
-    span = data.statistics["actions"].q99 - data.statistics["actions"].q01
-    clipped = np.clip(raw, data.statistics["actions"].q01, data.statistics["actions"].q99)
+    span = source.statistics["actions"].q99 - source.statistics["actions"].q01
+    clipped = np.clip(raw, source.statistics["actions"].q01, source.statistics["actions"].q99)
     assert (np.abs(actions[0] - clipped) <= span / 512 + 1e-5).all()  # half a bin
-    middle = np.where(span > 0, data.statistics["actions"].q01 + span / 2, raw[0])  # what a normalised 0 means
+    middle = np.where(span > 0, source.statistics["actions"].q01 + span / 2, raw[0])  # what a normalised 0 means
     np.testing.assert_allclose(actions[2], np.tile(middle, (4, 1)), atol=1e-5)
 
 
-def test_finish_of_numbers_is_unnormalise(process, data):
-    raw, states = (np.stack([getattr(data.train[i], name) for i in range(2)]) for name in ("actions", "state"))
+def test_finish_of_numbers_is_unnormalise(process, source):
+    raw, states = (np.stack([getattr(source.train[i], name) for i in range(2)]) for name in ("actions", "state"))
     normalised = process().actions(raw, states)
     actions, ok = process().finish(normalised, states)
     np.testing.assert_array_equal(actions, process().unnormalize(normalised, states))
@@ -251,15 +251,15 @@ def test_finish_of_numbers_is_unnormalise(process, data):
     assert process().tokens(raw[0], states[0]) is None
 
 
-def test_tokens_that_are_cut_are_named_once_and_still_read(process_tokens, data, warnings):
+def test_tokens_that_are_cut_are_named_once_and_still_read(process_tokens, source, warnings):
     processor, whole = process_tokens(token_length=20), process_tokens()
     warnings.clear()
-    states = np.stack([data.train[index].state for index in range(3)])
-    rows = [processor.tokens(data.train[index].actions, state)[0] for index, state in enumerate(states)]
+    states = np.stack([source.train[index].state for index in range(3)])
+    rows = [processor.tokens(source.train[index].actions, state)[0] for index, state in enumerate(states)]
     assert warnings == ["a chunk as action tokens takes 26 tokens and is cut to config.policy.token_length = 20"]
     actions, ok = processor.finish(np.stack(rows), states)
     assert not ok.any()
-    uncut = whole.tokens(data.train[0].actions, states[0])[0]
+    uncut = whole.tokens(source.train[0].actions, states[0])[0]
     np.testing.assert_array_equal(actions[0, :3], whole.finish(uncut[None], states[:1])[0][0, :3])
 
 

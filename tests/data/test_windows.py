@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pizero_jax.data.rlds import Episode, Episodes
+from pizero_jax.data.episodes import Episode, Episodes
 from pizero_jax.data.windows import Windows
 
 LENGTHS = (3, 1, 5)
@@ -13,13 +13,13 @@ LENGTHS = (3, 1, 5)
 def windows() -> Windows:
     """Actions are 10 * episode + step."""
     return Windows(
-        Episodes(
+        Episodes.of(
             [
                 Episode(
                     images={"camera": [b"%d-%d" % (number, step) for step in range(length)]},
                     state=np.arange(length, dtype=np.float32)[:, None],
                     actions=(10 * number + np.arange(length, dtype=np.float32))[:, None],
-                    instruction=f"task {number}",
+                    instructions=(f"task {number}",),
                     index=number,
                     keep=np.ones(length, bool),
                 )
@@ -60,7 +60,7 @@ def test_an_index_outside_is_refused(windows, index):
 
 def test_steps_to_be_left_out_begin_no_window_and_are_masked_in_others(windows):
     third = dataclasses.replace(windows.episodes[2], keep=np.array([False, True, True, False, True]))
-    kept = Windows(Episodes([windows.episodes[1], third]), chunk=3)
+    kept = Windows(Episodes.of([windows.episodes[1], third]), chunk=3)
     assert [kept[i].images["camera"] for i in range(len(kept))] == [b"1-0", b"2-1", b"2-2", b"2-4"]
     assert [kept[i].action_mask.tolist() for i in range(1, 4)] == [[1, 1, 0], [1, 0, 1], [1, 0, 0]]
     np.testing.assert_array_equal(kept[1].actions[:, 0], [21, 22, 23])

@@ -49,11 +49,11 @@ def relative(config) -> TrainedPolicy:
     return knowing(config, loader.open_data(config))
 
 
-def knowing(config: TrainConfig, data: loader.Data) -> TrainedPolicy:
+def knowing(config: TrainConfig, source: loader.Data) -> TrainedPolicy:
     """Knows the recorded actions of each validation frame by its state; past an episode's end it predicts rubbish."""
-    windows = [data.val[i] for i in range(len(data.val))]
-    states = np.stack([data.processor.observation(w.images, w.state, w.instruction).state for w in windows])
-    chunks = data.processor.actions(np.stack([w.actions for w in windows]), np.stack([w.state for w in windows]))
+    windows = [source.val[i] for i in range(len(source.val))]
+    states = np.stack([source.processor.observation(w.images, w.state, w.instruction).state for w in windows])
+    chunks = source.processor.actions(np.stack([w.actions for w in windows]), np.stack([w.state for w in windows]))
     chunks[~np.stack([w.action_mask for w in windows])] = 1e6
 
     def act(params, key, observation):
@@ -61,7 +61,7 @@ def knowing(config: TrainConfig, data: loader.Data) -> TrainedPolicy:
         return jnp.asarray(chunks)[jnp.argmin(distance, axis=1)]
 
     policy = Policy(init=None, loss=None, act=act)
-    return TrainedPolicy(policy, None, config, data.statistics, data.processor, 7, {})
+    return TrainedPolicy(policy, None, config, source.statistics, source.processor, 7, {})
 
 
 def changed(trained: TrainedPolicy, change) -> TrainedPolicy:
@@ -98,10 +98,10 @@ def test_recorded_actions_as_predictions_have_no_error_and_the_end_of_an_episode
         assert row["round_trip_error"] < 1e-6
 
 
-def test_the_references_are_the_mean_of_the_training_data_and_the_action_before_the_look(perfect, data):
+def test_the_references_are_the_mean_of_the_training_data_and_the_action_before_the_look(perfect, source):
     rows = check(perfect)
-    actions = [episode.actions.astype(np.float64) for episode in data.val.episodes]
-    mean = data.statistics["actions"].mean
+    actions = [episode.actions.astype(np.float64) for episode in source.val.episodes]
+    mean = source.statistics["actions"].mean
     held = [np.stack([mean if t < 3 else a[t // 3 * 3 - 1] for t in range(len(a))]) for a in actions]
     for a, row in enumerate(rows):
         recorded, repeated = np.concatenate(actions)[:, a], np.concatenate(held)[:, a]
@@ -110,7 +110,7 @@ def test_the_references_are_the_mean_of_the_training_data_and_the_action_before_
         np.testing.assert_allclose(row["rmse_of_last_action"], np.sqrt(np.mean((recorded - repeated) ** 2)), atol=1e-12)
 
 
-def test_relative_actions_are_compared_in_the_data_sets_units(relative, perfect, data):
+def test_relative_actions_are_compared_in_the_data_sets_units(relative, perfect, source):
     rows = check(relative)
     assert open_loop.suspicions(rows) == []
     mean = relative.statistics["actions"].mean
@@ -118,17 +118,17 @@ def test_relative_actions_are_compared_in_the_data_sets_units(relative, perfect,
         assert row["rmse"] < 1e-5  # float32, of states and actions of a few units
         assert row["round_trip_error"] < 1e-5
         assert row["recorded_std"] == absolute["recorded_std"]
-        recorded = np.concatenate([episode.actions[:, a] for episode in data.val.episodes]).astype(np.float64)
-        looks = np.concatenate([e.state[np.arange(len(e)) // 3 * 3, a] for e in data.val.episodes]) * (a != 2)
+        recorded = np.concatenate([episode.actions[:, a] for episode in source.val.episodes]).astype(np.float64)
+        looks = np.concatenate([e.state[np.arange(len(e)) // 3 * 3, a] for e in source.val.episodes]) * (a != 2)
         np.testing.assert_allclose(row["rmse_of_mean_action"], open_loop.rmse(looks + mean[a], recorded), rtol=1e-12)
 
 
-def test_a_relative_policy_that_says_the_mean_moves_from_where_it_is(relative, data):
+def test_a_relative_policy_that_says_the_mean_moves_from_where_it_is(relative, source):
     def act(params, key, observation):
         return jnp.zeros((len(observation.state), CHUNK, 8))
 
     trained = dataclasses.replace(relative, policy=relative.policy._replace(act=act))
-    episode = data.val.episodes[0]
+    episode = source.val.episodes[0]
     observations = [{"images": {}, "state": state} for state in (episode.state[0], episode.state[1].tolist())]
     actions = trained.infer_batch(observations, ["reach"] * 2, jax.random.key(0))
     from_state = episode.state[:2] * np.array([1, 1, 0, 1])
@@ -152,18 +152,21 @@ def test_a_dimension_of_another_convention_is_reported_and_no_other(perfect, cha
     assert reason in warning
 
 
-def test_a_dimension_that_was_constant_in_training_and_is_not_here_loses_its_value(perfect, data):
-    actions = data.statistics["actions"]
-    statistics = {**data.statistics, "actions": dataclasses.replace(actions, mean=actions.mean + [0, 0, 1, 0])}
-    processor = type(data.processor)(perfect.config.policy, perfect.config.data, statistics)
+def test_a_dimension_that_was_constant_in_training_and_is_not_here_loses_its_value(perfect, source):
+    actions = source.statistics["actions"]
+    statistics = {
+        **source.statistics,
+        "actions": dataclasses.replace(actions, mean=actions.mean + [0, 0, 1, 0]),
+    }
+    processor = type(source.processor)(perfect.config.policy, perfect.config.data, statistics)
     trained = dataclasses.replace(perfect, statistics=statistics, processor=processor)
     (warning,) = open_loop.suspicions(check(trained))
     assert warning.startswith("action[2]: is its zero another? predictions are off by +1 on average; ")
     assert "normalising loses up to 1: it was constant in the training data" in warning
 
 
-def test_a_long_episode_is_looked_at_in_batches(perfect, data, monkeypatch):
-    episode = max(data.val.episodes, key=len)
+def test_a_long_episode_is_looked_at_in_batches(perfect, source, monkeypatch):
+    episode = max(source.val.episodes, key=len)
     whole = open_loop.replay(perfect, episode, 1, jax.random.key(0))
     monkeypatch.setattr(open_loop, "LOOKS", 4)  # of 6 looks
     parts = open_loop.replay(perfect, episode, 1, jax.random.key(0))
@@ -171,11 +174,11 @@ def test_a_long_episode_is_looked_at_in_batches(perfect, data, monkeypatch):
     np.testing.assert_array_equal(parts.looks, range(6))
 
 
-def test_data_of_another_robot_is_refused(perfect, data):
-    groups = {name: dataclasses.replace(group, mean=np.zeros(7)) for name, group in data.statistics.items()}
+def test_data_of_another_robot_is_refused(perfect, source):
+    groups = {name: dataclasses.replace(group, mean=np.zeros(7)) for name, group in source.statistics.items()}
     trained = dataclasses.replace(perfect, statistics=groups)
     with pytest.raises(InputError, match="'state' has 4 dimensions, the checkpoint was trained on 7"):
         check(trained)
-    trained = dataclasses.replace(perfect, statistics=groups | {"state": data.statistics["state"]})
+    trained = dataclasses.replace(perfect, statistics=groups | {"state": source.statistics["state"]})
     with pytest.raises(InputError, match="'action' has 4 dimensions, the checkpoint was trained on 7"):
         check(trained)

@@ -37,6 +37,7 @@ DROID = Specification(
         _VELOCITY: (6,),
         "action_dict/gripper_position": (1,),
     },
+    other_instructions=("language_instruction_2", "language_instruction_3"),
     idle=1e-6,
     quirks=(
         "Cartesian velocities are commands in [-1, 1]: 1 is 0.075 m or 0.15 rad in a step",

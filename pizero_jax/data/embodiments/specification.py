@@ -45,6 +45,7 @@ class Specification:
     actions: Layout
     fields: Mapping[str, Shape | None]  # documented shape in one step of each field of numbers; None: not documented
     instruction: str = "language_instruction"
+    other_instructions: tuple[str, ...] = ()  # fields with other words for the same
     read_instruction: Callable[[Any], str] = text  # what the first step records -> words
     task: str = ""  # instead of an instruction that is not recorded: `instruction` is "" then
     derived: Mapping[str, Derived] = dataclasses.field(default_factory=dict)
@@ -90,6 +91,16 @@ class Specification:
         )
 
     @property
+    def instructions(self) -> tuple[str, ...]:
+        """Fields that say what is done."""
+        return (self.instruction, *self.other_instructions) if self.instruction else ()
+
+    @property
+    def paths(self) -> list[str]:
+        """Fields that an episode is read from."""
+        return [*self.fields, *self.cameras.values(), *self.instructions]
+
+    @property
     def action_present(self) -> Bool[np.ndarray, "A"]:
         """False for action columns that are filled, not recorded."""
         return layout.present(self.actions)
@@ -102,7 +113,7 @@ class Steps:
     images: dict[str, list[bytes]]  # by role; encoded as recorded
     state: Float32[np.ndarray, "T P"]
     actions: Float32[np.ndarray, "T A"]
-    instruction: str
+    instructions: tuple[str, ...]  # at least one, perhaps empty
     keep: Bool[np.ndarray, "T"]  # False for steps that nothing should be learnt from
 
 
@@ -144,10 +155,11 @@ def check(specification: Specification, features: Mapping[str, tuple[Shape, Any]
             refuse(path, "numbers", "text", "numbers")
         if expected is not None and shape != expected:
             refuse(path, "numbers", f"{_type_name(dtype)} {list(shape)}", f"the shape {list(expected)}")
-    if specification.instruction and specification.instruction not in specification.fields:
-        shape, dtype = find(specification.instruction, "the instruction")
-        if not _is_text(dtype):
-            refuse(specification.instruction, "the instruction", f"{_type_name(dtype)} {list(shape)}", "text")
+    for path in specification.instructions:
+        if path not in specification.fields:
+            shape, dtype = find(path, "the instruction")
+            if not _is_text(dtype):
+                refuse(path, "the instruction", f"{_type_name(dtype)} {list(shape)}", "text")
 
 
 def read_episode(specification: Specification, episode: Mapping[str, Any]) -> Steps:
@@ -160,7 +172,7 @@ def read_episode(specification: Specification, episode: Mapping[str, Any]) -> St
       InputError: for a field that is missing, too long or short, not finite, or no rotation where it should be one.
     """
     name = specification.names[0]
-    lengths = {path: len(_field(episode, path, name)) for path in _paths(specification)}
+    lengths = {path: len(_field(episode, path, name)) for path in specification.paths}
     steps = next(iter(lengths.values()))
     for path, length in lengths.items():
         if length != steps or not length:
@@ -169,21 +181,14 @@ def read_episode(specification: Specification, episode: Mapping[str, Any]) -> St
     for path, derived in specification.derived.items():
         numbers[path] = derived.compute(*(numbers[source] for source in derived.inputs))
     actions = _read(specification, specification.actions, numbers, steps)
-    instruction = specification.task
-    if specification.instruction:
-        instruction = specification.read_instruction(episode[specification.instruction][0])
+    wordings = [specification.read_instruction(episode[path][0]) for path in specification.instructions]
     return Steps(
         images={role: list(episode[path]) for role, path in specification.cameras.items()},
         state=_read(specification, specification.state, numbers, steps),
         actions=actions,
-        instruction=instruction,
+        instructions=tuple(wordings) or (specification.task,),
         keep=_keep(specification, actions),
     )
-
-
-def _paths(specification: Specification) -> list[str]:
-    instruction = [specification.instruction] if specification.instruction else []
-    return [*specification.fields, *specification.cameras.values(), *instruction]
 
 
 def _field(episode: Mapping[str, Any], path: str, name: str) -> Any:

@@ -434,7 +434,7 @@ def test_an_episode_in_the_true_layout_is_read_to_values_worked_out_by_hand(case
     np.testing.assert_allclose(steps.actions, np.array(case.actions), atol=1e-6)
     np.testing.assert_allclose(steps.state, np.array(case.state), atol=1e-6)
     assert steps.state.dtype == steps.actions.dtype == np.float32
-    assert steps.instruction == "do it"
+    assert steps.instructions[0] == "do it"
     np.testing.assert_array_equal(steps.keep, [True] * count if case.keep is None else case.keep)
     assert steps.images == {
         role: [picture(f"observation/{field}", step) for step in range(count)] for role, field in case.cameras.items()

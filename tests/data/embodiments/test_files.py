@@ -68,7 +68,7 @@ def test_episodes_are_canonical(libero):
 
 def test_batches_come_out_of_the_loader(libero):
     data = loader.open_data(config(libero))
-    batch = next(loader.batches(data.train, data.processor, seed=0, batch_size=4))
+    batch = next(loader.batches(data, seed=0, batch_size=4))
     assert batch.actions.shape == (4, 4, 8)
     assert batch.action_dim_mask[0].tolist() == [True] * 7 + [False]
 

@@ -111,7 +111,7 @@ def test_steps_are_what_the_entry_says(specification, recorded):
     np.testing.assert_allclose(steps.state, [[0, 1, 0, 0, 0, 1], [2, 3, 0, 0, 0, 1], [4, 5, 0, 0, 0, 1]])
     np.testing.assert_allclose(steps.actions[:, 6], [1, 0, 0])
     assert steps.images == {"base": [b"a", b"b", b"c"]}
-    assert steps.instruction == "do it"
+    assert steps.instructions[0] == "do it"
     assert steps.keep.all()
 
 
@@ -142,7 +142,7 @@ def test_steps_to_be_left_out_are_marked(specification, recorded, values, keep):
 def test_a_task_stands_for_an_instruction_that_is_not_recorded(specification, recorded):
     del recorded["language_instruction"]
     silent = dataclasses.replace(specification, instruction="", task="stack the cups")
-    assert read_episode(silent, recorded).instruction == "stack the cups"
+    assert read_episode(silent, recorded).instructions[0] == "stack the cups"
 
 
 def test_a_derived_field_sees_whole_episodes(specification, recorded):
