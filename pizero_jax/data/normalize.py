@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,57 +10,38 @@ from absl import logging
 from etils import epath
 from jaxtyping import Float
 
+from pizero_jax.data.sketch import Sketch
 from pizero_jax.types import InputError
 
 _EPSILON = 1e-6  # openpi's: added to every spread
+_OPENPI = ("mean", "std", "q01", "q99")
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Of each of n dimensions over `count` rows, such as the frames of a split; 0 where a file does not say."""
+    """Of each of n dimensions over `count` rows, such as the frames of a split; 0 or NaN where a file does not say."""
 
     mean: Float[np.ndarray, "n"]
     std: Float[np.ndarray, "n"]
     q01: Float[np.ndarray, "n"]  # 1% quantile
     q99: Float[np.ndarray, "n"]
     count: int = 0
+    min: Float[np.ndarray, "n"] | float = np.nan
+    max: Float[np.ndarray, "n"] | float = np.nan
 
     @classmethod
     def of(cls, values: Float[np.ndarray, "frames n"]) -> "Statistics":
-        """Exact statistics, summed in float64."""
-        q01, q99 = np.quantile(values.astype(np.float64), [0.01, 0.99], axis=0)
-        return cls(values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64), q01, q99, len(values))
+        """Of rows at hand, in float64; quantiles are exact."""
+        x = values.astype(np.float64)
+        q01, q99 = np.quantile(x, [0.01, 0.99], axis=0)
+        return cls(x.mean(axis=0), x.std(axis=0), q01, q99, len(x), x.min(axis=0), x.max(axis=0))
 
     @classmethod
-    def of_blocks(cls, blocks: Callable[[], Iterable[Float[np.ndarray, "rows n"]]]) -> "Statistics":
-        """What `of` gives for all rows at once, from blocks of them: it keeps the lowest 1% and the highest 1%.
-
-        Args:
-          blocks: called twice, it gives the same blocks each time.
-        """
-        count, total = 0, 0.0
-        for block in blocks():
-            count, total = count + len(block), total + block.sum(axis=0, dtype=np.float64)
-        mean, squares = total / count, 0.0
-        rank = 0.01 * (count - 1)  # of the 1% quantile from one end and of the 99% quantile from the other
-        low = high = np.empty((0, len(mean)), np.float32)
-        for block in blocks():
-            squares = squares + ((block - mean) ** 2).sum(axis=0)
-            low = _lowest(np.concatenate([low, block]), int(rank) + 2)
-            high = _lowest(np.concatenate([high, -block]), int(rank) + 2)
-        return cls(mean, np.sqrt(squares / count), _at(rank, low), -_at(rank, high), count)
-
-
-def _lowest(values: Float[np.ndarray, "rows n"], count: int) -> Float[np.ndarray, "kept n"]:
-    """The `count` lowest values of each column in any order, or all if there are fewer."""
-    return values if len(values) <= count else np.partition(values, count - 1, axis=0)[:count]
-
-
-def _at(rank: float, values: Float[np.ndarray, "rows n"]) -> Float[np.ndarray, "n"]:
-    """Each column's value of that rank, 0 for the lowest, on the line between its neighbours."""
-    ordered = np.sort(values.astype(np.float64), axis=0)
-    below, above = ordered[int(rank)], ordered[min(int(rank) + 1, len(ordered) - 1)]
-    return below + (rank - int(rank)) * (above - below)
+    def of_sketches(cls, sketches: Sequence[Sketch]) -> "Statistics":
+        """Of one sketch for each dimension; their quantiles are within 0.05%."""
+        rows = [(s.mean, s.std, *s.quantiles([0.01, 0.99]), s.smallest, s.largest) for s in sketches]
+        mean, std, q01, q99, smallest, largest = np.array(rows).T
+        return cls(mean, std, q01, q99, sketches[0].count, smallest, largest)
 
 
 class Normalizer:
@@ -129,9 +110,9 @@ class Normalizer:
 
 
 def to_dict(statistics: Mapping[str, Statistics]) -> dict:
-    """Plain lists by group, as in openpi's norm_stats.json; `from_dict` is the inverse."""
+    """Plain lists by group, as in openpi's norm_stats.json, of what is known; `from_dict` is the inverse."""
     return {
-        name: {key: value if key == "count" else value.tolist() for key, value in dataclasses.asdict(group).items()}
+        name: {key: np.asarray(value).tolist() for key, value in vars(group).items() if not np.isnan(value).any()}
         for name, group in statistics.items()
     }
 
@@ -141,10 +122,11 @@ def from_dict(groups: Mapping[str, Mapping]) -> dict[str, Statistics]:
 
 
 def save(path: str, statistics: Mapping[str, Statistics]) -> None:
-    """Writes JSON in the layout of openpi's norm_stats.json, which has no counts."""
-    groups = to_dict(statistics)
-    for group in groups.values():
-        del group["count"]
+    """Writes JSON in the layout of openpi's norm_stats.json, which has means, deviations and quantiles only."""
+    groups = {
+        name: {key: value for key, value in group.items() if key in _OPENPI}
+        for name, group in to_dict(statistics).items()
+    }
     epath.Path(path).write_text(json.dumps({"norm_stats": groups}, indent=2))
 
 
@@ -162,7 +144,8 @@ def load(path: str) -> dict[str, Statistics]:
         raise InputError(f"{path} is not in the layout of openpi's norm_stats.json: {error}") from error
 
 
-def _group(mean, std, q01=None, q99=None, count=0) -> Statistics:
-    """openpi's older files have no quantiles: NaN, which `Normalizer` refuses where it needs them."""
+def _group(mean, std, q01=None, q99=None, count=0, min=None, max=None) -> Statistics:
+    """What a file does not say is NaN: openpi's older ones have no quantiles, which `Normalizer` refuses if needed."""
+    vectors = dict(mean=mean, std=std, q01=q01, q99=q99, min=min, max=max)
     unknown = [np.nan] * len(mean)
-    return Statistics(*(np.asarray(v, np.float64) for v in (mean, std, q01 or unknown, q99 or unknown)), count=count)
+    return Statistics(count=count, **{key: np.asarray(v or unknown, np.float64) for key, v in vectors.items()})

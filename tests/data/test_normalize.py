@@ -6,6 +6,7 @@ import pytest
 
 from pizero_jax.data import normalize
 from pizero_jax.data.normalize import Normalizer, Statistics
+from pizero_jax.data.sketch import Sketch
 from pizero_jax.types import InputError
 from tests.data import make_rlds_tiny
 
@@ -71,6 +72,29 @@ def test_a_rarely_moving_dimension_does_not_explode_under_quantiles():
     np.testing.assert_allclose(normalized, (values - values.mean()) / values.std(), rtol=1e-4)
 
 
+def test_sketches_give_the_statistics_of_their_columns():
+    values = np.random.default_rng(0).normal(3, 2, size=(5_000, 40)).astype(np.float32)
+    values[:, 7] = 0.1
+    found, exact = Statistics.of_sketches([Sketch.of(column) for column in values.T]), Statistics.of(values)
+    for name in ("mean", "std", "q01", "q99", "min", "max"):
+        np.testing.assert_allclose(getattr(found, name), getattr(exact, name), rtol=1e-12, atol=1e-15, err_msg=name)
+    assert (found.count, found.std[7]) == (5_000, 0)
+
+
+def test_statistics_of_a_checkpoint_are_read_back_exactly(data):
+    read = normalize.from_dict(json.loads(json.dumps(normalize.to_dict(data.statistics), allow_nan=False)))
+    np.testing.assert_equal(normalize.to_dict(read), normalize.to_dict(data.statistics))
+    assert read["state"].min.shape == data.statistics["state"].mean.shape
+
+
+def test_statistics_of_a_checkpoint_without_extremes_are_read():
+    old = {"mean": [1.0], "std": [2.0], "q01": [0.0], "q99": [2.0], "count": 24}
+    read = normalize.from_dict({"state": old})
+    assert np.isnan(read["state"].min).all()
+    assert np.isnan(read["state"].max).all()
+    assert normalize.to_dict(read) == {"state": old}
+
+
 def test_statistics_of_another_embodiment_are_refused(theirs):
     with pytest.raises(InputError, match=r"state has shape \[2, 7\], the statistics are of 5 dimensions"):
         Normalizer(theirs, "zscore", "state").normalize(np.zeros((2, 7)))
@@ -107,7 +131,9 @@ def test_statistics_without_quantiles_serve_zscore_only(tmp_path):
         Normalizer(state, "quantile", "state")
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"norm_stats": {"state": {"average": [0]}}}', "no json"])
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", '{"norm_stats": {"state": {"mean": [0], "std": [1], "average": [0]}}}', "no json"]
+)
 def test_a_file_of_another_layout_is_named(tmp_path, text):
     (tmp_path / "stats.json").write_text(text)
     with pytest.raises(InputError, match=r"stats.json is not in the layout"):
