@@ -65,7 +65,8 @@ class ChunkNormalizer:
     """
 
     def __init__(self, statistics: Mapping[str, Statistics], data: DataConfig):
-        self._normalizer = Normalizer(statistics["actions"], data.normalization, f"action {data.action!r}")
+        name = f"action {data.action!r}"
+        self._normalizer = Normalizer(statistics["actions"], data.normalization, name, clip=False)
         self._relative = relative_dimensions(data, len(statistics["state"].mean), len(self._normalizer))
 
     def __len__(self) -> int:

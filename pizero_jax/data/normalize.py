@@ -17,6 +17,15 @@ _EPSILON = 1e-6  # openpi's: added to every spread
 _OPENPI = ("mean", "std", "q01", "q99")
 
 
+_BOUND = 20.0
+"""Normalised values beyond it are outlying.
+
+Whatever the distribution, at most 1 / b^2 of its values lie b standard deviations away or farther: for 20, one frame in
+400. What a robot does on purpose takes more, such as the frames of an episode in which a gripper opens; what is rarer
+and that far out is probably a fault of a sensor. In units of quantiles, normal noise stays within 3 in 10^9 frames.
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Statistics:
     """Of each of n dimensions over `count` rows, such as the frames of a split; 0 or NaN where a file does not say."""
@@ -50,15 +59,20 @@ class Normalizer:
     "zscore" is (x - mean) / (std + 1e-6); "quantile" is (x - q01) / (q99 - q01 + 1e-6) * 2 - 1, not clipped.
 
     openpi divides by 1e-6 where the spread is zero, so that a sensor's last bit becomes a huge input. Here:
-      a dimension whose quantiles meet, as those of a gripper that rarely opens, is z-scored;
       a dimension whose standard deviation is below 1e-6 is constant: normalised it is its distance from the mean, 0
-      for what training saw, and un-normalised it is the mean whatever a policy says.
-    Both kinds are logged once, here.
+      for what training saw, and un-normalised it is the mean whatever a policy says;
+      a dimension whose quantiles meet, as those of a gripper that rarely opens, is z-scored;
+      a dimension whose extremes quantiles map beyond 20 is z-scored, too, if that maps them within 20, as where that
+      gripper's sensor is noisy. Else its extremes are so few and so far away that z-scores would squeeze the rest to 0,
+      and quantiles stay;
+      a dimension whose extremes are beyond 20 in the end is outlying, and clipped to [-20, 20] if `clip`.
+    All are logged once, here. Without `min` and `max`, as in openpi's files, none is outlying.
 
     Args:
       statistics: of n dimensions.
       kind: "zscore" or "quantile".
       name: of what is normalised, for messages.
+      clip: outlying dimensions: right for what a policy reads, and wrong for what it learns to do.
 
     Raises:
       InputError: if "quantile" is asked of statistics without quantiles.
@@ -66,7 +80,7 @@ class Normalizer:
     Source: openpi's transforms.Normalize.
     """
 
-    def __init__(self, statistics: Statistics, kind: Literal["zscore", "quantile"], name: str):
+    def __init__(self, statistics: Statistics, kind: Literal["zscore", "quantile"], name: str, *, clip: bool = True):
         self.name = name
         constant = statistics.std < _EPSILON
         offset, scale = statistics.mean, statistics.std + _EPSILON
@@ -76,23 +90,37 @@ class Normalizer:
                 raise InputError(
                     f"the statistics of {name} have no quantiles: set config.data.normalization = 'zscore'"
                 )
+            half = (spread + _EPSILON) / 2
+            middle = statistics.q01 + half
             narrow = spread < _EPSILON
             self._report(narrow & ~constant, "have equal quantiles and are z-scored")
-            half = (spread + _EPSILON) / 2
-            offset, scale = np.where(narrow, offset, statistics.q01 + half), np.where(narrow, scale, half)
+            rare = (_reach(statistics, middle, half) > _BOUND) & (_reach(statistics, offset, scale) <= _BOUND)
+            self._report(rare & ~narrow & ~constant, "have rare values far outside their quantiles and are z-scored")
+            offset, scale = np.where(narrow | rare, offset, middle), np.where(narrow | rare, scale, half)
         self._report(constant, "are constant in the training data")
+        reach = _reach(statistics, offset, scale)
+        outlying = ~constant & (reach > _BOUND)
+        for i in np.flatnonzero(outlying):
+            logging.warning(
+                "%s: dimension %d has quantiles (1%%, 99%%) %.4g and %.4g in the training data, but goes from %.4g to "
+                "%.4g, up to %.4g when normalised%s. If a sensor fails there, correct or leave out these frames",
+                name, i, statistics.q01[i], statistics.q99[i], statistics.min[i], statistics.max[i], reach[i],
+                f", and is clipped to {_BOUND:g}" if clip else "",
+            )  # fmt: skip
         self._offset = offset
         self._divisor, self._factor = np.where(constant, 1.0, scale), np.where(constant, 0.0, scale)
+        self._bound = np.where(outlying & clip, _BOUND, np.inf)
 
     def __len__(self) -> int:
         return len(self._offset)
 
     def normalize(self, x: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch n"]:
         """About unit variance, or about [-1, 1], as float32; InputError for another width."""
-        return ((self._checked(x) - self._offset) / self._divisor).astype(np.float32)
+        normalized = (self._checked(x) - self._offset) / self._divisor
+        return np.clip(normalized, -self._bound, self._bound).astype(np.float32)
 
     def unnormalize(self, x: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch n"]:
-        """The inverse of `normalize`, float32, except that constant dimensions give their constant."""
+        """The inverse of `normalize` short of clipping, float32; constant dimensions give their constant."""
         return (self._checked(x) * self._factor + self._offset).astype(np.float32)
 
     def _checked(self, x: np.ndarray) -> np.ndarray:
@@ -107,6 +135,11 @@ class Normalizer:
     def _report(self, dimensions: np.ndarray, what: str) -> None:
         if dimensions.any():
             logging.warning("%s: dimensions %s %s", self.name, np.flatnonzero(dimensions).tolist(), what)
+
+
+def _reach(statistics: Statistics, offset: np.ndarray, scale: np.ndarray) -> Float[np.ndarray, "n"]:
+    """The largest size of a normalised value in the training data, or NaN."""
+    return np.maximum(statistics.max - offset, offset - statistics.min) / scale
 
 
 def to_dict(statistics: Mapping[str, Statistics]) -> dict:
