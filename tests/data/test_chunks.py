@@ -147,3 +147,12 @@ def test_a_table_without_a_step_to_learn_from_is_refused(change):
     table.keep[:] = False
     with pytest.raises(InputError, match=r"config.data.path = .* has no step to learn from"):
         chunks.statistics(table, change(delta=()).data, C=7)
+
+
+def test_rare_actions_far_outside_the_quantiles_are_not_clipped(change):
+    table, data = walk(300, (1, 60)), change(delta=(), normalization="quantile").data
+    table.actions[50] = 1e6
+    normalizer = chunks.ChunkNormalizer(chunks.statistics(table, data, C=4), data)
+    normalized = normalizer.normalize(table.actions[50:51], table.state[50])
+    assert normalized.min() > 90  # in about 9,000 steps, z-scores are the square root of it
+    np.testing.assert_allclose(normalizer.unnormalize(normalized, table.state[50]), 1e6, rtol=1e-5)

@@ -68,6 +68,14 @@ def test_parts_in_any_order_and_number_give_an_identical_sketch(name, parts):
     assert_identical(merge(sketches[:half]) + merge(sketches[half:]), whole)
 
 
+def test_a_small_part_gives_an_identical_sketch_before_and_behind_a_large_one():
+    x = drawn("cauchy")
+    small, large = Sketch.of(x[:10]), Sketch.of(x[10:])
+    assert small.dropped < large.dropped
+    assert_identical(small + large, Sketch.of(x))
+    assert_identical(large + small, Sketch.of(x))
+
+
 def test_parts_of_a_single_row_give_an_identical_sketch():
     x = drawn("cauchy")[:500]
     assert_identical(merge(Sketch.of(x[i : i + 1]) for i in range(len(x))), Sketch.of(x))
