@@ -37,9 +37,7 @@ def ids(config: TrainConfig, steps: range):
     """One line for each step."""
     train, shares = loader.open_train(config)
     names, windows = zip(*train.items(), strict=True)
-    order = loader.order(
-        windows, shares, cache_gb=config.data.cache_gb, seed=config.seed, batch_size=config.batch_size
-    )
+    order = loader.order(windows, shares, cache_gb=config.data.cache_gb, seed=config.seed, batch_size=config.batch_size)
     for step in steps:
         rows = []
         for number, index in zip(*order(step), strict=True):

@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 from etils import epath
 from jaxtyping import Float, Float32, Int, Int64
-from scipy import fft
-from tokenizers import Tokenizer as Bpe
-from tokenizers import decoders, models, trainers
 
 from pizero_jax.config import ActionTokensConfig, DataConfig
 from pizero_jax.data.tokenizers import PAD, PROMPTS, Tokenizer
@@ -62,7 +59,7 @@ class Fast:
     Source: FAST, arXiv 2501.09747, section V, and physical-intelligence/fast on the Hugging Face hub.
     """
 
-    bpe: Bpe
+    bpe: Any  # tokenizers.Tokenizer
     scale: float
     min_token: int
     nearest: Int64[np.ndarray, "n"]  # to each integer from the lowest to the highest with a character, one that has it
@@ -89,6 +86,8 @@ class Fast:
         read = list(itertools.takewhile(lambda value: self.nearest[0] <= value <= self.nearest[-1], values))
         coefficients = np.zeros(C * a)
         coefficients[: len(read)] = read[: C * a]
+        from scipy import fft
+
         actions = fft.idct(coefficients.reshape(C, a) / self.scale, axis=0, norm="ortho").astype(np.float32)
         return actions, len(known) == len(tokens) and len(read) == len(text) == C * a
 
@@ -172,6 +171,9 @@ def train(chunks: Iterable[Float[np.ndarray, "C a"]], vocabulary: int, scale: fl
             f"config.data.action_tokens.vocabulary = {vocabulary} is less than the {highest - lowest + 1} values of "
             f"coefficients, {lowest} to {highest}; set it higher or config.data.action_tokens.scale = {scale} lower"
         )
+    from tokenizers import Tokenizer as Bpe  # 0.3 s
+    from tokenizers import decoders, models, trainers
+
     bpe = Bpe(models.BPE())
     bpe.decoder = decoders.Fuse()  # tokens side by side, without spaces
     trainer = trainers.BpeTrainer(
@@ -268,17 +270,21 @@ def text(tokens: ActionTokenizer, tokenizer: Tokenizer, vocabulary: int, data: D
 
 def _coefficients(actions: Float[np.ndarray, "C a"], scale: float) -> Int64[np.ndarray, "Ca"]:
     """Rounded ones, lowest frequency first."""
+    from scipy import fft  # 0.3 s: only who writes such tokens pays for it
+
     return np.rint(fft.dct(np.float64(actions), axis=0, norm="ortho") * scale).astype(np.int64).ravel()
 
 
-def _bpe(serialized: str) -> Bpe:
+def _bpe(serialized: str) -> Any:
+    from tokenizers import Tokenizer as Bpe
+
     try:
         return Bpe.from_str(serialized)
     except Exception as error:  # the library raises nothing narrower
         raise InputError(f"tokenizer.json cannot be read: {error}") from error
 
 
-def _fast(bpe: Bpe, scale: float, min_token: int) -> Fast:
+def _fast(bpe: Any, scale: float, min_token: int) -> Fast:
     """With the integers that come back from `bpe` as they were: no file says which do."""
     count = min(bpe.get_vocab_size(), 0xD800)  # surrogates follow, which are no characters
     codes = [code for code, c in enumerate(map(chr, range(count))) if bpe.decode(bpe.encode(c).ids) == c]

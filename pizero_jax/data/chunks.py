@@ -1,14 +1,21 @@
 """Chunks of actions as a policy sees them: relative to the current state where the config says so, then normalised."""
 
-from collections.abc import Iterator, Mapping
+import functools
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pizero_jax.config import DataConfig
 from pizero_jax.data.episodes import Table
 from pizero_jax.data.normalize import Normalizer, Statistics
+from pizero_jax.data.sketch import Sketch
 from pizero_jax.types import InputError
+
+_ROWS = 2**19  # actions of a dimension that a thread holds at a time
 
 
 def relative_dimensions(data: DataConfig, P: int, A: int) -> Int64[np.ndarray, "n"]:
@@ -58,7 +65,8 @@ class ChunkNormalizer:
     """
 
     def __init__(self, statistics: Mapping[str, Statistics], data: DataConfig):
-        self._normalizer = Normalizer(statistics["actions"], data.normalization, f"action {data.action!r}")
+        name = f"action {data.action!r}"
+        self._normalizer = Normalizer(statistics["actions"], data.normalization, name, clip=False)
         self._relative = relative_dimensions(data, len(statistics["state"].mean), len(self._normalizer))
 
     def __len__(self) -> int:
@@ -82,16 +90,59 @@ class ChunkNormalizer:
 
 
 def statistics(table: Table, data: DataConfig, C: int) -> dict[str, Statistics]:
-    states, actions, keep = table.state, table.actions, table.keep
-    relative = relative_dimensions(data, states.shape[1], actions.shape[1])
-    left = np.concatenate([np.arange(length, 0, -1) for length in table.lengths])  # frames, to the episode's end
+    """Of "state" over all frames to learn from, and of "actions" as they are normalised; no picture is decoded.
 
-    def steps() -> Iterator[Float32[np.ndarray, "n a"]]:
-        """All first actions of chunks, all second ones, ...: each time no more numbers than there are frames."""
-        for step in range(C):
-            frames = np.flatnonzero((left > step) & keep)
-            frames = frames[keep[frames + step]]
-            yield actions[frames + step] - origin(states[frames], relative, actions.shape[1])[:, 0]
+    Without relative dimensions the actions are those of all frames. With some, all dimensions are over the chunks of C
+    actions that begin at each frame, as far as their episode goes: what follows its end repeats and is masked in the
+    loss. openpi counts the repetitions, too.
 
-    of_actions = Statistics.of_blocks(steps) if len(relative) else Statistics.of(actions[keep])
-    return {"state": Statistics.of(states[keep]), "actions": of_actions}
+    The table may be larger than memory: each thread reads some frames at a time, and adds up sketches of them.
+
+    Raises:
+      InputError: if there is no frame to learn from.
+    """
+    P, A = table.state.shape[1], table.actions.shape[1]
+    relative = relative_dimensions(data, P, A)
+    steps = C if len(relative) else 1
+    ends = np.cumsum(table.lengths)
+    blocks = range(0, len(table.keep), max(_ROWS // steps, 1))
+    threads = min(os.cpu_count() or 1, len(blocks))
+
+    def of_share(thread: int) -> list[Sketch]:
+        shares = blocks[thread::threads]
+        return functools.reduce(
+            _added, (_sketches(table, start, blocks.step, ends, relative, steps) for start in shares)
+        )
+
+    with ThreadPoolExecutor(threads) as pool:
+        sketches = functools.reduce(_added, pool.map(of_share, range(threads)))
+    if not sketches:
+        raise InputError(f"config.data.path = {data.path!r} has no step to learn from: all are marked to be left out")
+    return {"state": Statistics.of_sketches(sketches[:P]), "actions": Statistics.of_sketches(sketches[P:])}
+
+
+def _sketches(
+    table: Table, start: int, count: int, ends: Int64[np.ndarray, "E"], relative: Int64[np.ndarray, "n"], steps: int
+) -> list[Sketch]:
+    """Of the states of `count` frames and of the `steps` actions that begin at each; none if no frame is kept."""
+    block, reach = slice(start, start + count), slice(start, start + count + steps - 1)
+    frames = np.flatnonzero(table.keep[block])
+    if not len(frames):
+        return []
+    keep = np.append(table.keep[reach], np.zeros(steps - 1, bool))
+    left = ends[np.searchsorted(ends, start + frames, side="right")] - (start + frames)
+    later = np.arange(steps)
+    used = (later < left[:, None]) & sliding_window_view(keep, steps)[frames]
+    rows = (frames[:, None] + later)[used]
+    origins = np.repeat(frames, used.sum(axis=1))
+    state = np.ascontiguousarray(table.state[block].T)
+    actions = np.ascontiguousarray(table.actions[reach].T)
+    sketches = [Sketch.of(column[frames]) for column in state]
+    for i, column in enumerate(actions):
+        sketches.append(Sketch.of(column[rows] - state[i, origins] if i in relative else column[rows]))
+    return sketches
+
+
+def _added(some: list[Sketch], others: list[Sketch]) -> list[Sketch]:
+    """Dimension by dimension; a block without frames adds nothing."""
+    return [a + b for a, b in zip(some, others, strict=True)] if some and others else some or others

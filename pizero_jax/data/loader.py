@@ -118,10 +118,11 @@ def _windows(config: TrainConfig, name: str, data: DataConfig, split: str, cache
 
 
 def _statistics(windows: Windows, data: DataConfig) -> dict[str, Statistics]:
-    table = windows.episodes.table
+    """Of the actions at the rate of the chunk, and, where they are relative, of all steps that a chunk spans."""
+    table, span = windows.episodes.table, windows.chunk
     if windows.resampling is not None:
-        table = windows.resampling.first(table)
-    return chunks.statistics(table, data, windows.chunk)
+        table, span = windows.resampling.first(table), int(windows.resampling.ends(windows.chunk)[-1])
+    return chunks.statistics(table, data, span)
 
 
 def _chunks(windows: Windows, normalizer: ChunkNormalizer, count: float) -> Iterator[Float32[np.ndarray, "C a"]]:
@@ -138,9 +139,7 @@ def _report_clipping(tokens: ActionTokenizer, chunks: Iterator[Float32[np.ndarra
     logging.log(level, "the action tokens clip %.2f%% of the held-out numbers%s", 100 * clipped / total, of)
 
 
-def order(
-    train: Sequence[Windows], shares: Sequence[float], *, cache_gb: float, seed: int, batch_size: int
-) -> Mixed:
+def order(train: Sequence[Windows], shares: Sequence[float], *, cache_gb: float, seed: int, batch_size: int) -> Mixed:
     """From a step to the rows of its global batch: data set and window of each."""
     counts = [windows.counts for windows in train]
     sizes = [windows.episodes.table.sizes for windows in train]

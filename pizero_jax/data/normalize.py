@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,57 +10,47 @@ from absl import logging
 from etils import epath
 from jaxtyping import Float
 
+from pizero_jax.data.sketch import Sketch
 from pizero_jax.types import InputError
 
 _EPSILON = 1e-6  # openpi's: added to every spread
+_OPENPI = ("mean", "std", "q01", "q99")
+
+
+_BOUND = 20.0
+"""Normalised values beyond it are outlying.
+
+Whatever the distribution, at most 1 / b^2 of its values lie b standard deviations away or farther: for 20, one frame in
+400. What a robot does on purpose takes more, such as the frames of an episode in which a gripper opens; what is rarer
+and that far out is probably a fault of a sensor. In units of quantiles, normal noise stays within 3 in 10^9 frames.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Of each of n dimensions over `count` rows, such as the frames of a split; 0 where a file does not say."""
+    """Of each of n dimensions over `count` rows, such as the frames of a split; 0 or NaN where a file does not say."""
 
     mean: Float[np.ndarray, "n"]
     std: Float[np.ndarray, "n"]
     q01: Float[np.ndarray, "n"]  # 1% quantile
     q99: Float[np.ndarray, "n"]
     count: int = 0
+    min: Float[np.ndarray, "n"] | float = np.nan
+    max: Float[np.ndarray, "n"] | float = np.nan
 
     @classmethod
     def of(cls, values: Float[np.ndarray, "frames n"]) -> "Statistics":
-        """Exact statistics, summed in float64."""
-        q01, q99 = np.quantile(values.astype(np.float64), [0.01, 0.99], axis=0)
-        return cls(values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64), q01, q99, len(values))
+        """Of rows at hand, in float64; quantiles are exact."""
+        x = values.astype(np.float64)
+        q01, q99 = np.quantile(x, [0.01, 0.99], axis=0)
+        return cls(x.mean(axis=0), x.std(axis=0), q01, q99, len(x), x.min(axis=0), x.max(axis=0))
 
     @classmethod
-    def of_blocks(cls, blocks: Callable[[], Iterable[Float[np.ndarray, "rows n"]]]) -> "Statistics":
-        """What `of` gives for all rows at once, from blocks of them: it keeps the lowest 1% and the highest 1%.
-
-        Args:
-          blocks: called twice, it gives the same blocks each time.
-        """
-        count, total = 0, 0.0
-        for block in blocks():
-            count, total = count + len(block), total + block.sum(axis=0, dtype=np.float64)
-        mean, squares = total / count, 0.0
-        rank = 0.01 * (count - 1)  # of the 1% quantile from one end and of the 99% quantile from the other
-        low = high = np.empty((0, len(mean)), np.float32)
-        for block in blocks():
-            squares = squares + ((block - mean) ** 2).sum(axis=0)
-            low = _lowest(np.concatenate([low, block]), int(rank) + 2)
-            high = _lowest(np.concatenate([high, -block]), int(rank) + 2)
-        return cls(mean, np.sqrt(squares / count), _at(rank, low), -_at(rank, high), count)
-
-
-def _lowest(values: Float[np.ndarray, "rows n"], count: int) -> Float[np.ndarray, "kept n"]:
-    """The `count` lowest values of each column in any order, or all if there are fewer."""
-    return values if len(values) <= count else np.partition(values, count - 1, axis=0)[:count]
-
-
-def _at(rank: float, values: Float[np.ndarray, "rows n"]) -> Float[np.ndarray, "n"]:
-    """Each column's value of that rank, 0 for the lowest, on the line between its neighbours."""
-    ordered = np.sort(values.astype(np.float64), axis=0)
-    below, above = ordered[int(rank)], ordered[min(int(rank) + 1, len(ordered) - 1)]
-    return below + (rank - int(rank)) * (above - below)
+    def of_sketches(cls, sketches: Sequence[Sketch]) -> "Statistics":
+        """Of one sketch for each dimension; their quantiles are within 0.05%."""
+        rows = [(s.mean, s.std, *s.quantiles([0.01, 0.99]), s.smallest, s.largest) for s in sketches]
+        mean, std, q01, q99, smallest, largest = np.array(rows).T
+        return cls(mean, std, q01, q99, sketches[0].count, smallest, largest)
 
 
 class Normalizer:
@@ -69,15 +59,20 @@ class Normalizer:
     "zscore" is (x - mean) / (std + 1e-6); "quantile" is (x - q01) / (q99 - q01 + 1e-6) * 2 - 1, not clipped.
 
     openpi divides by 1e-6 where the spread is zero, so that a sensor's last bit becomes a huge input. Here:
-      a dimension whose quantiles meet, as those of a gripper that rarely opens, is z-scored;
       a dimension whose standard deviation is below 1e-6 is constant: normalised it is its distance from the mean, 0
-      for what training saw, and un-normalised it is the mean whatever a policy says.
-    Both kinds are logged once, here.
+      for what training saw, and un-normalised it is the mean whatever a policy says;
+      a dimension whose quantiles meet, as those of a gripper that rarely opens, is z-scored;
+      a dimension whose extremes quantiles map beyond 20 is z-scored, too, if that maps them within 20, as where that
+      gripper's sensor is noisy. Else its extremes are so few and so far away that z-scores would squeeze the rest to 0,
+      and quantiles stay;
+      a dimension whose extremes are beyond 20 in the end is outlying, and clipped to [-20, 20] if `clip`.
+    All are logged once, here. Without `min` and `max`, as in openpi's files, none is outlying.
 
     Args:
       statistics: of n dimensions.
       kind: "zscore" or "quantile".
       name: of what is normalised, for messages.
+      clip: outlying dimensions: right for what a policy reads, and wrong for what it learns to do.
 
     Raises:
       InputError: if "quantile" is asked of statistics without quantiles.
@@ -85,7 +80,7 @@ class Normalizer:
     Source: openpi's transforms.Normalize.
     """
 
-    def __init__(self, statistics: Statistics, kind: Literal["zscore", "quantile"], name: str):
+    def __init__(self, statistics: Statistics, kind: Literal["zscore", "quantile"], name: str, *, clip: bool = True):
         self.name = name
         constant = statistics.std < _EPSILON
         offset, scale = statistics.mean, statistics.std + _EPSILON
@@ -95,23 +90,37 @@ class Normalizer:
                 raise InputError(
                     f"the statistics of {name} have no quantiles: set config.data.normalization = 'zscore'"
                 )
+            half = (spread + _EPSILON) / 2
+            middle = statistics.q01 + half
             narrow = spread < _EPSILON
             self._report(narrow & ~constant, "have equal quantiles and are z-scored")
-            half = (spread + _EPSILON) / 2
-            offset, scale = np.where(narrow, offset, statistics.q01 + half), np.where(narrow, scale, half)
+            rare = (_reach(statistics, middle, half) > _BOUND) & (_reach(statistics, offset, scale) <= _BOUND)
+            self._report(rare & ~narrow & ~constant, "have rare values far outside their quantiles and are z-scored")
+            offset, scale = np.where(narrow | rare, offset, middle), np.where(narrow | rare, scale, half)
         self._report(constant, "are constant in the training data")
+        reach = _reach(statistics, offset, scale)
+        outlying = ~constant & (reach > _BOUND)
+        for i in np.flatnonzero(outlying):
+            logging.warning(
+                "%s: dimension %d has quantiles (1%%, 99%%) %.4g and %.4g in the training data, but goes from %.4g to "
+                "%.4g, up to %.4g when normalised%s. If a sensor fails there, correct or leave out these frames",
+                name, i, statistics.q01[i], statistics.q99[i], statistics.min[i], statistics.max[i], reach[i],
+                f", and is clipped to {_BOUND:g}" if clip else "",
+            )  # fmt: skip
         self._offset = offset
         self._divisor, self._factor = np.where(constant, 1.0, scale), np.where(constant, 0.0, scale)
+        self._bound = np.where(outlying & clip, _BOUND, np.inf)
 
     def __len__(self) -> int:
         return len(self._offset)
 
     def normalize(self, x: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch n"]:
         """About unit variance, or about [-1, 1], as float32; InputError for another width."""
-        return ((self._checked(x) - self._offset) / self._divisor).astype(np.float32)
+        normalized = (self._checked(x) - self._offset) / self._divisor
+        return np.clip(normalized, -self._bound, self._bound).astype(np.float32)
 
     def unnormalize(self, x: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch n"]:
-        """The inverse of `normalize`, float32, except that constant dimensions give their constant."""
+        """The inverse of `normalize` short of clipping, float32; constant dimensions give their constant."""
         return (self._checked(x) * self._factor + self._offset).astype(np.float32)
 
     def _checked(self, x: np.ndarray) -> np.ndarray:
@@ -128,10 +137,15 @@ class Normalizer:
             logging.warning("%s: dimensions %s %s", self.name, np.flatnonzero(dimensions).tolist(), what)
 
 
+def _reach(statistics: Statistics, offset: np.ndarray, scale: np.ndarray) -> Float[np.ndarray, "n"]:
+    """The largest size of a normalised value in the training data, or NaN."""
+    return np.maximum(statistics.max - offset, offset - statistics.min) / scale
+
+
 def to_dict(statistics: Mapping[str, Statistics]) -> dict:
-    """Plain lists by group, as in openpi's norm_stats.json; `from_dict` is the inverse."""
+    """Plain lists by group, as in openpi's norm_stats.json, of what is known; `from_dict` is the inverse."""
     return {
-        name: {key: value if key == "count" else value.tolist() for key, value in dataclasses.asdict(group).items()}
+        name: {key: np.asarray(value).tolist() for key, value in vars(group).items() if not np.isnan(value).any()}
         for name, group in statistics.items()
     }
 
@@ -153,10 +167,11 @@ def from_dict(groups: Mapping[str, Mapping]) -> dict[str, Statistics]:
 
 
 def save(path: str, statistics: Mapping[str, Statistics]) -> None:
-    """Writes JSON in the layout of openpi's norm_stats.json, which has no counts."""
-    groups = to_dict(statistics)
-    for group in groups.values():
-        del group["count"]
+    """Writes JSON in the layout of openpi's norm_stats.json, which has means, deviations and quantiles only."""
+    groups = {
+        name: {key: value for key, value in group.items() if key in _OPENPI}
+        for name, group in to_dict(statistics).items()
+    }
     epath.Path(path).write_text(json.dumps({"norm_stats": groups}, indent=2))
 
 
@@ -174,7 +189,8 @@ def load(path: str) -> dict[str, Statistics]:
         raise InputError(f"{path} is not in the layout of openpi's norm_stats.json: {error}") from error
 
 
-def _group(mean, std, q01=None, q99=None, count=0) -> Statistics:
-    """openpi's older files have no quantiles: NaN, which `Normalizer` refuses where it needs them."""
+def _group(mean, std, q01=None, q99=None, count=0, min=None, max=None) -> Statistics:
+    """What a file does not say is NaN: openpi's older ones have no quantiles, which `Normalizer` refuses if needed."""
+    vectors = dict(mean=mean, std=std, q01=q01, q99=q99, min=min, max=max)
     unknown = [np.nan] * len(mean)
-    return Statistics(*(np.asarray(v, np.float64) for v in (mean, std, q01 or unknown, q99 or unknown)), count=count)
+    return Statistics(count=count, **{key: np.asarray(v or unknown, np.float64) for key, v in vectors.items()})
