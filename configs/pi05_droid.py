@@ -1,11 +1,9 @@
 """pi0.5 on all of DROID: openpi's `pi05_full_droid_finetune`, 100,000 steps of 256 rows.
 
 The data are version 1.0.1 (gs://gresearch/robotics/droid/1.0.1): 1.0.0 lacks most instructions. Missing:
-  joint and gripper positions in one vector of 8, for state and actions: until then the run ends at `data.delta`;
-  reading in parts: a split is held in memory, and DROID has 1.7 TB;
   only episodes that succeeded (`.*success.*` in their file_path), and only the frames of openpi's
   droid_sample_ranges_v1_0_1.json, which are not idle;
-  one of two exterior cameras per episode and one of three instructions, at random.
+  one of two exterior cameras per episode, at random; of three instructions one is drawn each time.
 """
 
 from configs import pi05
@@ -19,9 +17,9 @@ def with_droid(c):
     c.data.path = "data/droid/1.0.1"
     c.data.train_split = "train[:99%]"  # openpi trains on all and validates on none
     c.data.val_split = "train[99%:]"
-    c.data.cameras = dict(base_0_rgb="exterior_image_1_left", left_wrist_0_rgb="wrist_image_left")
-    c.data.state = "joint_position"
-    c.data.action = "action_dict/joint_position"
+    c.data.embodiment = "droid_joint_position"
+    c.data.cameras = dict(base_0_rgb="base", left_wrist_0_rgb="wrist")
+    c.data.unlabelled = "skip"
     c.data.delta = (7, -1)  # joints relative, gripper absolute
     c.data.tokenizer = "data/paligemma_tokenizer.model"  # gs://big_vision/paligemma_tokenizer.model
     c.optimizer.peak = c.optimizer.end = 5e-5  # constant after 1,000 steps of warm-up

@@ -49,10 +49,10 @@ RECIPES = {
 # Data set -> camera of the policy to field of the observation, state, action.
 LAYOUTS = {
     "libero": (dict(base_0_rgb="image", left_wrist_0_rgb="wrist_image"), "state", "action"),
-    "droid": (
-        dict(base_0_rgb="exterior_image_1_left", left_wrist_0_rgb="wrist_image_left"),
-        "joint_position",
-        "action_dict/joint_position",
+    "droid": (  # by its entry in `embodiments`, which has the fields
+        dict(base_0_rgb="base", left_wrist_0_rgb="wrist"),
+        "state",
+        "action",
     ),
     "aloha": (
         dict(base_0_rgb="cam_high", left_wrist_0_rgb="cam_left_wrist", right_wrist_0_rgb="cam_right_wrist"),
@@ -102,6 +102,7 @@ def test_a_recipe_reads_the_fields_of_its_data(name):
     c = load(name).data
     assert (dict(c.cameras), c.state, c.action) == LAYOUTS[dataset]
     assert c.instruction == "language_instruction"
+    assert c.embodiment == ("droid_joint_position" if dataset == "droid" else "")
     assert c.tokenizer != "bytes"  # the weights know PaliGemma's
 
 

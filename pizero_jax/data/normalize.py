@@ -109,15 +109,17 @@ class Normalizer:
             )  # fmt: skip
         self._offset = offset
         self._divisor, self._factor = np.where(constant, 1.0, scale), np.where(constant, 0.0, scale)
-        self._bound = np.where(outlying & clip, _BOUND, np.inf)
+        self._clipped = np.flatnonzero(outlying & clip)
 
     def __len__(self) -> int:
         return len(self._offset)
 
     def normalize(self, x: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch n"]:
         """About unit variance, or about [-1, 1], as float32; InputError for another width."""
-        normalized = (self._checked(x) - self._offset) / self._divisor
-        return np.clip(normalized, -self._bound, self._bound).astype(np.float32)
+        normalized = ((self._checked(x) - self._offset) / self._divisor).astype(np.float32)
+        if len(self._clipped):
+            normalized[..., self._clipped] = normalized[..., self._clipped].clip(-_BOUND, _BOUND)
+        return normalized
 
     def unnormalize(self, x: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch n"]:
         """The inverse of `normalize` short of clipping, float32; constant dimensions give their constant."""

@@ -25,8 +25,8 @@ from pizero_jax.types import InputError, Observation
 Picture = UInt8[np.ndarray, "h w 3"]
 Padded = tuple[Int32[np.ndarray, "T"], Bool[np.ndarray, "T"]]
 
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-_IDENTITY = np.eye(3)
+_GREY = np.tile([0.299, 0.587, 0.114, 0], (3, 1))  # ITU-R BT.601
+_IDENTITY = np.eye(3, 4)
 
 
 def decode(data: bytes, out: Picture | None = None) -> Picture:
@@ -105,8 +105,9 @@ def _crop_and_rotation(shape, crop: float, angle: float, shift: Sequence[float])
 def _colours(brightness: float, contrast: float, saturation: float) -> Float[np.ndarray, "3 4"]:
     """Affine map of RGB: away from black, from mid-grey and from the pixel's own grey, by these factors."""
     gain = brightness * contrast
-    matrix = np.full((3, 4), 127.5 * (1 - contrast))
-    matrix[:, :3] = gain * saturation * _IDENTITY + gain * (1 - saturation) * _LUMA
+    grey, own = gain * (1 - saturation), gain * saturation
+    matrix = grey * _GREY + own * _IDENTITY
+    matrix[:, 3] = 127.5 * (1 - contrast)
     return matrix
 
 
@@ -152,6 +153,7 @@ class Processor:
         self._form = tokenizers.PROMPTS[data.prompt]
         # Prompts without a state repeat: a data set has some hundreds of instructions.
         self._prompt = functools.lru_cache(4096)(self._tokenised)
+        self._drops = any(dataclasses.astuple(data.dropout))
         self._warned: set[str] = set()
 
     @property
@@ -194,7 +196,7 @@ class Processor:
                 raise InputError(f"camera {camera!r} is unknown{_nearest(camera, self.cameras)}")
         state = self._state.normalize(state)
         seen = set(images)
-        if rng is not None and any(dataclasses.astuple(self.data.dropout)):
+        if rng is not None and self._drops:
             seen, state, instruction = self._dropped(sorted(images), state, instruction, rng)
         moment = state if state.ndim == 1 else state[-1]
         bins = tokenizers.state_bins(moment, openpi=self.data.openpi_state_bins) if self._form.has_state else ()

@@ -62,14 +62,15 @@ class Windows(Sequence[Window]):
         self._rows = None if keep.all() else np.flatnonzero(keep)
         self._ends = np.cumsum(table.lengths)
         kept = self._ends if self._rows is None else np.searchsorted(self._rows, self._ends)
-        self.counts: Int64[np.ndarray, E] = np.diff(kept, prepend=0)  # windows of each episode
+        self.counts = np.diff(kept, prepend=0)  # int64 [E]: windows of each episode
+        self._size = int(self.counts.sum())
         # The last recorded step that each action needs, after the frame.
         self._needed = np.arange(chunk) if resampling is None else resampling.ends(chunk) - 1
         stride = 1 if resampling is None else resampling.ratio
         self._past = np.rint(np.arange(1 - history, 1) * stride).astype(np.int64)
 
     def __len__(self) -> int:
-        return int(self.counts.sum())
+        return self._size
 
     def locate(self, index: int) -> tuple[int, int]:
         """The number of the episode of a window, and its frame there."""

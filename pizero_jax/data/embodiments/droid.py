@@ -73,4 +73,23 @@ DROID_JOINTS = dataclasses.replace(
     ),
 )
 
-ENTRIES = (DROID, DROID_JOINTS)
+DROID_JOINT_POSITIONS = dataclasses.replace(
+    DROID_JOINTS,
+    names=("droid_joint_position",),
+    state=(_SEEN_JOINTS, gripper("observation/gripper_position", 0, unit="recorded")),
+    actions=(joints("action_dict/joint_position", 0, 7), gripper("action_dict/gripper_position", 0, unit="recorded")),
+    fields={
+        "observation/joint_position": (7,),
+        "observation/gripper_position": (1,),
+        "action_dict/joint_position": (7,),
+        "action_dict/gripper_position": (1,),
+    },
+    idle=None,
+    quirks=(
+        "the same episodes as openpi's policies for DROID know them: targets of joints, made relative by data.delta",
+        "grippers stay as recorded, 1 = closed, unlike everywhere else: openpi's weights know them so",
+        "openpi leaves out idle frames by a list of ranges (droid_sample_ranges_v1_0_1.json), and episodes that failed",
+    ),
+)
+
+ENTRIES = (DROID, DROID_JOINTS, DROID_JOINT_POSITIONS)

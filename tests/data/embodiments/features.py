@@ -228,6 +228,7 @@ FEATURES: dict[str, dict[str, Feature]] = {
     ),
     "droid": _DROID,
     "droid_joint_velocity": _DROID,
+    "droid_joint_position": _DROID,
     "libero_spatial_no_noops": _LIBERO,
 }
 

@@ -410,6 +410,18 @@ CASES = [
         [True, False],
     ),
     Case(
+        "droid_joint_position",
+        dict(
+            observation__joint_position=[[1, 2, 3, 4, 5, 6, 7]] * 2,
+            observation__gripper_position=[0, 0.25],
+            action_dict__joint_position=[[1.1, 2, 3, 4, 5, 6, 6.3], [1, 2, 3, 4, 5, 6, 7]],
+            action_dict__gripper_position=[0, 1],
+        ),
+        {"base": "exterior_image_1_left", "secondary": "exterior_image_2_left", "wrist": "wrist_image_left"},
+        [[1, 2, 3, 4, 5, 6, 7, 0], [1, 2, 3, 4, 5, 6, 7, 0.25]],
+        [[1.1, 2, 3, 4, 5, 6, 6.3, 0], [1, 2, 3, 4, 5, 6, 7, 1]],
+    ),
+    Case(
         "libero_spatial_no_noops",
         dict(
             observation__state=[[1, 2, 3, PI, 0, 0, 0.04, -0.04]] * 2,
