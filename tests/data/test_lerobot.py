@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -393,3 +395,45 @@ def test_a_missing_package_is_named(read, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=r"pip install 'pizero_jax\[lerobot\]'"):
         read(("v3.0", "video"))[0].images["base"][0]
+
+
+LEROBOT = """
+import sys
+import numpy as np
+from make_lerobot import CAMERAS, FPS, LENGTHS, SIDES, TASKS, numbers, picture, task_indices
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+root, dtype, dumped = sys.argv[1:]
+shapes = {"observation.state": (3,), "action": (2,)}
+features = {name: {"dtype": "float32", "shape": s, "names": list("xyz"[: s[0]])} for name, s in shapes.items()}
+for name in CAMERAS:
+    features[name] = {"dtype": dtype, "shape": (*SIDES, 3), "names": ["height", "width", "channels"]}
+data = LeRobotDataset.create("local/data", FPS, features, root=root, use_videos=dtype == "video")
+for i, length in enumerate(LENGTHS):
+    for t in range(length):
+        vectors = {name: numbers(i)[name][t] for name in shapes}
+        pictures = {name: picture(camera, i, t) for name, camera in CAMERAS.items()}
+        data.add_frame(vectors | pictures | {"task": TASKS[task_indices(i)[t]]})
+    data.save_episode(parallel_encoding=False)
+data.finalize()
+data = LeRobotDataset("local/data", root=root, video_backend="pyav")
+items = [data[i] for i in range(len(data))]
+np.savez(dumped, **{name: np.stack([item[name].numpy() for item in items]) for name in features})
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(not os.environ.get("PIZERO_NIGHTLY"), reason="PIZERO_NIGHTLY=1 asks for it")
+@pytest.mark.parametrize("dtype", ["video", "image"])
+def test_what_lerobot_writes_is_read_as_lerobot_reads_it(lerobot_python, read, tmp_path, dtype):
+    """SVT-AV1 at preset 12, its default, repeats every other of these pictures: its own reader sees that, too."""
+    folder, dumped = tmp_path / "data", tmp_path / "theirs.npz"
+    paths = {"PYTHONPATH": os.path.dirname(make_lerobot.__file__), "HF_HUB_OFFLINE": "1"}
+    subprocess.run([lerobot_python, "-c", LEROBOT, folder, dtype, dumped], check=True, env=os.environ | paths)
+    theirs, ours = np.load(dumped), read(folder)
+    np.testing.assert_array_equal(theirs["observation.state"], np.concatenate([e.state for e in ours]))
+    np.testing.assert_array_equal(theirs["action"], np.concatenate([e.actions for e in ours]))
+    assert [set(e.instructions) for e in ours] == [set(make_lerobot.tasks(i)) for i in range(len(LENGTHS))]
+    for camera, name in zip(CAMERAS, make_lerobot.CAMERAS, strict=True):
+        frames = np.round(theirs[name].transpose(0, 2, 3, 1) * 255)
+        np.testing.assert_array_equal(frames, np.stack([rgb(image) for e in ours for image in e.images[camera]]))

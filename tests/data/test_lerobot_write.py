@@ -1,9 +1,6 @@
 import json
 import os
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -235,23 +232,12 @@ np.savez(sys.argv[2], tasks=[item["task"] for item in items], fps=data.fps, **co
 """
 
 
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory) -> Path:
-    """Python of an environment with lerobot."""
-    folder = tmp_path_factory.mktemp("environment")
-    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-    subprocess.run([uv, "venv", "--python", os.environ.get("PIZERO_NIGHTLY_PYTHON", "3.12"), folder], check=True)
-    packages = ["lerobot[dataset]==0.6.1", "torch==2.11.0"]
-    subprocess.run([uv, "pip", "install", "--python", folder / "bin" / "python", *packages], check=True)
-    return folder / "bin" / "python"
-
-
 @pytest.mark.nightly
 @pytest.mark.skipif(not os.environ.get("PIZERO_NIGHTLY"), reason="PIZERO_NIGHTLY=1 asks for it")
 @pytest.mark.parametrize("video", [True, False])
-def test_lerobot_reads_the_same(environment, read, tmp_path, video):
+def test_lerobot_reads_the_same(lerobot_python, read, tmp_path, video):
     folder = write(tmp_path / "data", video=video)
-    command = [environment, "-c", LEROBOT, folder, tmp_path / "theirs.npz"]
+    command = [lerobot_python, "-c", LEROBOT, folder, tmp_path / "theirs.npz"]
     subprocess.run(command, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
     theirs = np.load(tmp_path / "theirs.npz")
     ours = [*read(folder, "train"), *read(folder, "val")]
