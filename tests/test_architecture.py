@@ -33,9 +33,18 @@ HOMES = {  # package that is slow, large or optional -> the only modules that im
     "orbax": ("pizero_jax.train.checkpoint", "pizero_jax.weights"),
     "metaworld": ("pizero_jax.envs.metaworld",),
     "mujoco": ("pizero_jax.envs.metaworld",),
+    "av": ("pizero_jax.data.video",),
+    "pyarrow": ("pizero_jax.data.lerobot_meta", "pizero_jax.data.lerobot_files", "pizero_jax.data.lerobot_write"),
 }
 LOADED_BY_NAME = {"pizero_jax.envs.metaworld"}  # `envs.make` imports it on demand: it need not be lazy itself
-OPTIONAL = {"gymnasium", "metaworld", "mujoco", "tensorflow"}  # extras: a module that needs one may be unimportable
+OPTIONAL = {
+    "av",
+    "gymnasium",
+    "metaworld",
+    "mujoco",
+    "pyarrow",
+    "tensorflow",
+}  # extras: a module that needs one may be unimportable
 
 MODULES = sorted(
     path.relative_to(ROOT) for folder in ("pizero_jax", "launch", "configs") for path in (ROOT / folder).rglob("*.py")

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from pizero_jax.config import DataConfig
+from pizero_jax.data import formats
 from pizero_jax.data.resample import Resampling
 from pizero_jax.types import InputError
 
@@ -80,7 +81,7 @@ def hz(config: DataConfig) -> float | None:
         from pizero_jax.data.embodiments.table import find
 
         return find(config.embodiment).hz
-    return None
+    return formats.hz(config.path)
 
 
 def resampling(config: DataConfig, A: int) -> Resampling | None:

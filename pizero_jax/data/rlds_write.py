@@ -1,6 +1,7 @@
 """Writes RLDS data sets through TFDS: the one module that imports TensorFlow, and only when it writes."""
 
 import dataclasses
+import io
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,18 +9,19 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 from pizero_jax.types import InputError
 
 EPISODES_PER_SHARD = 64
-_DESCRIPTION = "Demonstrations of scripted experts, collected by launch.collect."
+COLLECTED = "Demonstrations of scripted experts, collected by launch.collect."
 
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
     """One demonstration of n steps; the observation of a step is what was seen before its action."""
 
-    images: Mapping[str, list[bytes]]  # camera -> n JPEG pictures of one size, see `encode_jpeg`
+    images: Mapping[str, list[bytes]]  # camera -> n JPEG or PNG pictures of one size, see `encode_jpeg`
     state: np.ndarray  # float32 [n, P]
     actions: np.ndarray  # float32 [n, A]
     rewards: np.ndarray  # float32 [n]
@@ -36,7 +38,14 @@ def encode_jpeg(picture: np.ndarray, quality: int) -> bytes:
     )
 
 
-def write(path: Path, name: str, splits: Mapping[str, Iterable[Episode]], *, version: str = "1.0.0") -> None:
+def write(
+    path: Path,
+    name: str,
+    splits: Mapping[str, Iterable[Episode]],
+    *,
+    version: str = "1.0.0",
+    description: str = COLLECTED,
+) -> None:
     """Writes `path/dataset_info.json`, `features.json` and the shards of every split, in the order of the episodes.
 
     The folder appears when it is complete. Any reader of RLDS opens it: `tfds.builder_from_directory(path)`.
@@ -45,6 +54,7 @@ def write(path: Path, name: str, splits: Mapping[str, Iterable[Episode]], *, ver
     Args:
       path: the final folder; `<data_dir>/<name>/<version>` lets `tfds.load(name, data_dir=...)` find it too.
       splits: name of the split -> its episodes, read once and one at a time; pictures and vectors of one size.
+      description: a sentence for those who look at the metadata.
 
     Raises:
       InputError: `path` is not empty, there is no episode, or TensorFlow is not installed.
@@ -56,7 +66,7 @@ def write(path: Path, name: str, splits: Mapping[str, Iterable[Episode]], *, ver
     unfinished = path.with_name(f".{path.name}.writing")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
     unfinished.mkdir(parents=True)
-    _write_splits(unfinished, name, version, splits)
+    _write_splits(unfinished, (name, version, description), splits)
     if path.exists():
         path.rmdir()
     unfinished.rename(path)
@@ -72,12 +82,12 @@ def _tfds():
     return tfds
 
 
-def _write_splits(folder: Path, name: str, version: str, splits: Mapping[str, Iterable[Episode]]) -> None:
+def _write_splits(folder: Path, identity: tuple[str, str, str], splits: Mapping[str, Iterable[Episode]]) -> None:
     writer = None
     for split, episodes in splits.items():
         for episode in episodes:
             if writer is None:  # the first episode tells the sizes of pictures and vectors
-                writer = _writer(folder, name, version, _features(episode))
+                writer = _writer(folder, *identity, _features(episode))
                 writer.initialize_splits(list(splits))
             writer.add_examples({split: [_example(episode)]})
     if writer is None:
@@ -85,20 +95,19 @@ def _write_splits(folder: Path, name: str, version: str, splits: Mapping[str, It
     writer.close_all()
 
 
-def _writer(folder: Path, name: str, version: str, features: Any):
+def _writer(folder: Path, name: str, version: str, description: str, features: Any):
     # Not a `GeneratorBasedBuilder`: that needs a registered class in an importable module, and downloads.
     core = _tfds().core
     identity = core.dataset_info.DatasetIdentity(
         name=name, version=core.Version(version), data_dir=str(folder), module_name=__name__
     )
-    info = core.DatasetInfo(builder=identity, description=_DESCRIPTION, features=features)
+    info = core.DatasetInfo(builder=identity, description=description, features=features)
     return core.SequentialWriter(info, max_examples_per_shard=EPISODES_PER_SHARD)
 
 
 def _features(episode: Episode) -> Any:
     features = _tfds().features
-    observation = {camera: features.Image(shape=_shape(pictures[0]), encoding_format="jpeg")
-                   for camera, pictures in episode.images.items()}  # fmt: skip
+    observation = {camera: features.Image(**_format(pictures[0])) for camera, pictures in episode.images.items()}
     observation["state"] = features.Tensor(shape=episode.state.shape[1:], dtype=np.float32)
     step = {
         "observation": observation,
@@ -114,9 +123,9 @@ def _features(episode: Episode) -> Any:
     return features.FeaturesDict({"steps": features.Dataset(step), "episode_metadata": metadata})
 
 
-def _shape(jpeg: bytes) -> tuple[int, int, int]:
-    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-    return height, width, 3
+def _format(picture: bytes) -> dict[str, Any]:
+    with Image.open(io.BytesIO(picture)) as opened:  # the header only
+        return {"shape": (opened.height, opened.width, 3), "encoding_format": opened.format.lower()}
 
 
 def _example(episode: Episode) -> dict[str, Any]:

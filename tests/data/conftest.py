@@ -1,6 +1,9 @@
 import dataclasses
+import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -59,3 +62,14 @@ def token_config(config) -> configs.TrainConfig:
 def folder(tmp_path) -> pathlib.Path:
     """A copy of the data set to be broken."""
     return pathlib.Path(shutil.copytree(RLDS_TINY, tmp_path / "rlds_tiny"))
+
+
+@pytest.fixture(scope="session")
+def lerobot_python(tmp_path_factory) -> pathlib.Path:
+    """Python of an environment with lerobot."""
+    folder = tmp_path_factory.mktemp("environment")
+    uv = shutil.which("uv") or str(pathlib.Path(sys.executable).with_name("uv"))
+    subprocess.run([uv, "venv", "--python", os.environ.get("PIZERO_NIGHTLY_PYTHON", "3.12"), folder], check=True)
+    packages = ["lerobot[dataset]==0.6.1", "torch==2.11.0"]
+    subprocess.run([uv, "pip", "install", "--python", folder / "bin" / "python", *packages], check=True)
+    return folder / "bin" / "python"

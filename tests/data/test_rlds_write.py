@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from pizero_jax.data import rlds_write
 from pizero_jax.data.rlds_write import Episode, encode_jpeg, write
 from pizero_jax.types import InputError
+from tests.data.make_lerobot import png
 
 # Every test that writes or reads with TensorFlow does so in a process of its own: importing it costs 600 MB, and
 # crashes where Mesa has drawn.
@@ -126,6 +128,11 @@ def test_small_coloured_markers_survive_the_encoding():
     assert decoded[7, 7, 0] - decoded[7, 7, 1] > 200  # with 4:2:0 it is about a quarter of 255
     halved = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(picture, 95, "RGB", "420")).astype(int)
     assert halved[7, 7, 0] - halved[7, 7, 1] < 120
+
+
+@pytest.mark.parametrize(("encode", "name"), [(lambda p: encode_jpeg(p, 95), "jpeg"), (png, "png")])
+def test_the_format_of_a_picture_is_that_of_its_file(encode, name):
+    assert rlds_write._format(encode(smooth(0))) == {"shape": (16, 24, 3), "encoding_format": name}
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
