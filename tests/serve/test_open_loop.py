@@ -33,20 +33,20 @@ def config() -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def data(config) -> loader.Data:
-    return loader.open_data(config)
+def source(config) -> loader.Source:
+    return loader.open_data(config).sources[0]
 
 
 @pytest.fixture
-def perfect(config, data) -> TrainedPolicy:
-    return knowing(config, data)
+def perfect(config, source) -> TrainedPolicy:
+    return knowing(config, source)
 
 
 @pytest.fixture(scope="module")
 def relative(config) -> TrainedPolicy:
     """As `perfect`, but of actions relative to the state, except the third."""
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, delta=(2, -1, 1)))
-    return knowing(config, loader.open_data(config))
+    return knowing(config, loader.open_data(config).sources[0])
 
 
 def knowing(config: TrainConfig, source: loader.Data) -> TrainedPolicy:
