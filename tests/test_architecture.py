@@ -28,7 +28,7 @@ MAY_IMPORT = {  # part of pizero_jax -> the other parts that it may import
     "__init__": {"serve", "types"},  # re-exports
 }
 HOMES = {  # package that is slow, large or optional -> the only modules that import it, and those inside functions
-    "tensorflow": ("pizero_jax.data.rlds_write",),
+    "tensorflow": ("pizero_jax.data.rlds_write", "pizero_jax.data.rlds_tf"),
     "wandb": ("pizero_jax.train.metrics",),
     "orbax": ("pizero_jax.train.checkpoint", "pizero_jax.weights"),
     "metaworld": ("pizero_jax.envs.metaworld",),

@@ -22,6 +22,8 @@ from pizero_jax.data.episodes import Cache, Episode, Episodes, Table
 from pizero_jax.data.records import read_record, read_records
 from pizero_jax.types import InputError
 
+_NATIVE = ("tfrecord", "array_record")
+
 Read = Callable[[Mapping[str, Any]], Episode]
 """From the features of a tf.Example to an episode, its place still 0."""
 
@@ -40,7 +42,12 @@ def open_split(config: DataConfig, split: str, cache: Cache | None = None) -> Ep
         raise InputError(f"config.data.path = {config.path!r} has no split {split!r}; it has {', '.join(info.splits)}")
     read = _specified(config, info.features) if config.embodiment else _recorded(config, info.features)
     parts = info.splits[split].file_instructions
-    files = [part.filename for part in parts]
+    files = [str(part.filename) for part in parts]
+    if parts and info.file_format.value not in _NATIVE:
+        from pizero_jax.data import rlds_tf
+
+        files = rlds_tf.copies(files, info.file_format.value, config.index_dir)
+        parts = [part.replace(filename=file) for part, file in zip(parts, files, strict=True)]
     table = index.table(config.index_dir, _key(config, split, files), lambda: _look(config, split, parts, read))
     for line in table.left_out:
         logging.warning("left out: %s", line)

@@ -56,6 +56,27 @@ def test_array_record_files_hold_the_same_episodes(change, folder):
     assert [dict(e.images) for e in ours] == [dict(e.images) for e in theirs]
 
 
+@pytest.mark.slow
+def test_files_that_only_tensorflow_reads_are_copied_once_by_another_process(change, folder, tmp_path):
+    """Parquet stands for them: its reader is there, and so is TensorFlow where data sets are written."""
+    pq, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    for file in list(folder.glob("*.tfrecord-*")):
+        table = pa.table({"data": pa.array([record.data for record in read_records(str(file))], pa.binary())})
+        pq.write_table(table, str(file).replace(".tfrecord", ".parquet"))
+        file.unlink()
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "parquet"}))
+    data = change(path=str(folder), index_dir=str(tmp_path / "index")).data
+    ours, theirs = rlds.open_split(data, "train"), rlds.open_split(change().data, "train")
+    assert [dict(e.images) for e in ours] == [dict(e.images) for e in theirs]
+    copies = {file: file.stat().st_mtime_ns for file in (tmp_path / "index" / "copies").iterdir()}
+    assert len(copies) == 2
+    rlds.open_split(data, "train")
+    assert {file: file.stat().st_mtime_ns for file in copies} == copies
+    with pytest.raises(InputError, match=r"config.data.index_dir has to name a folder"):
+        rlds.open_split(change(path=str(folder)).data, "train")
+
+
 def test_a_damaged_array_record_file_is_named(change, folder):
     test_array_record_files_hold_the_same_episodes(change, folder)
     file = next(folder.glob("*train.array_record-00000*"))
