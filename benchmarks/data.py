@@ -6,6 +6,7 @@ CPU-seconds are those of the whole process, so that other work on the machine ma
 take turns, `--rounds` times, and the median is given. Samples are windows, with all cameras decoded.
 """
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -36,7 +37,7 @@ from pizero_jax.train.step import compile_step, init_state
 from pizero_jax.types import Batch
 
 _CONFIG = config_flags.DEFINE_config_file("config")
-_BATCHES = flags.DEFINE_integer("batches", 100, "Batches to draw for each number.", lower_bound=1)
+_BATCHES = flags.DEFINE_integer("batches", 100, "Batches to draw for each number: an epoch or more.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each number is measured.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 0, "Training steps to time, after two that warm up; 0 times none.")
 _TF_DATA = flags.DEFINE_boolean("tf_data", False, "Also the pipeline of benchmarks/tf_data.py, which needs TensorFlow.")
@@ -58,11 +59,13 @@ def drawing(config: configs.TrainConfig, data: Data) -> Iterator[Batch]:
                           prefetch=config.data.prefetch)  # fmt: skip
 
 
-def samples_per_cpu_second(config: configs.TrainConfig, data: Data, batches: int) -> float:
-    """Of the loader, after a few batches that warm it up."""
-    drawn = drawing(config, data)
-    list(itertools.islice(drawn, config.data.prefetch))
-    return batches * config.batch_size / cpu_seconds(lambda: list(itertools.islice(drawn, batches)))
+def samples_per_cpu_second(config: configs.TrainConfig, batches: int) -> float:
+    """Of the loader, after a batch that starts it, with an empty cache: an epoch reads each record once."""
+    drawn = drawing(config, loader.open_data(config))
+    next(drawn)
+    return (
+        batches * config.batch_size / cpu_seconds(lambda: collections.deque(itertools.islice(drawn, batches), maxlen=0))
+    )
 
 
 def bare(config: configs.TrainConfig, data: Data, batches: int) -> float:
@@ -147,11 +150,11 @@ def measure(config: configs.TrainConfig) -> dict[str, float]:
     """Each number by what it counts."""
     results = opening(config)
     still = dataclasses.replace(config, data=dataclasses.replace(config.data, augmentation=_STILL))
-    moving, standing = loader.open_data(config), loader.open_data(still)
+    data = loader.open_data(config)
     kinds = {
-        "bare decoding and copying": lambda: bare(config, standing, _BATCHES.value),
-        "loader, not augmented": lambda: samples_per_cpu_second(still, standing, _BATCHES.value),
-        "loader, augmented": lambda: samples_per_cpu_second(config, moving, _BATCHES.value),
+        "bare decoding and copying": lambda: bare(config, data, _BATCHES.value),
+        "loader, not augmented": lambda: samples_per_cpu_second(still, _BATCHES.value),
+        "loader, augmented": lambda: samples_per_cpu_second(config, _BATCHES.value),
     }
     if _TF_DATA.value:
         kinds["tf.data, not augmented"] = lambda: tf_data(config, _BATCHES.value)
@@ -159,7 +162,7 @@ def measure(config: configs.TrainConfig) -> dict[str, float]:
     for kind in kinds:
         results[f"samples per CPU-second, {kind}"] = statistics.median(values[kind] for values in rounds)
     if _STEPS.value:
-        results |= training(config, moving, _STEPS.value)
+        results |= training(config, data, _STEPS.value)
     return results
 
 
