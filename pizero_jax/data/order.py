@@ -91,7 +91,7 @@ class Mixed:
     """
 
     def __init__(self, orders: Sequence[Order], shares: Sequence[float], *, seed: int, batch_size: int):
-        self._orders, self._seed, self._batch_size = orders, seed, batch_size
+        self.orders, self._seed, self._batch_size = orders, seed, batch_size
         self.quota = _quota(np.asarray(shares, np.float64))
         self._period = functools.lru_cache(2)(self._shuffled_sets)
 
@@ -107,7 +107,7 @@ class Mixed:
         windows = np.empty(len(at), np.int64)
         for number in np.unique(sets).tolist():
             here = sets == number
-            windows[here] = self._orders[number](places[here])
+            windows[here] = self.orders[number](places[here])
         return Rows(sets, windows)
 
     def _shuffled_sets(self, period: int) -> tuple[Int64[np.ndarray, "rows"], Int64[np.ndarray, "rows"]]:
