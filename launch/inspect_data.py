@@ -63,8 +63,8 @@ def summary(found: Sequence[DataSet], file: Path) -> dict[str, Any]:
 
 
 def table(found: Sequence[DataSet], file: Path) -> str:
-    columns = ["data set", "episodes", "frames", "hours", "share of rows", "epochs", "held-out frames", "instructions",
-               "pools", "episodes in a batch", "if drawn independently"]  # fmt: skip
+    columns = ["data set", "episodes", "frames", "hours", "share of rows", "epochs", "held-out frames", "pools",
+               "episodes in a batch"]  # fmt: skip
     warnings = [
         f"warning: {each.name}{each.name and ': '}{suspicion.seen}; {suspicion.change}"
         for each in found

@@ -23,7 +23,7 @@ _USUAL = 3.0  # normalised values are drawn from -3 to 3, so that plots compare,
 
 _STYLE = """
 :root { --paper: #fbfaf8; --card: #fff; --ink: #26282b; --soft: #6b7076; --line: #e4e1db; --blue: #0072b2;
-  --orange: #d55e00; --band: #0072b214; --masked: #8886; --warn: #b4690e; --warn-paper: #fdf5e8; --fine: #2b7a57;
+  --orange: #d55e00; --band: #0072b214; --masked: #8884; --warn: #b4690e; --warn-paper: #fdf5e8; --fine: #2b7a57;
   color-scheme: light dark; }
 @media (prefers-color-scheme: dark) { :root { --paper: #17191c; --card: #1f2226; --ink: #e4e2de; --soft: #9aa0a6;
   --line: #33373c; --blue: #56b4e9; --orange: #f0904d; --band: #56b4e91c; --warn: #e6a84f; --warn-paper: #2a2318;
@@ -178,7 +178,8 @@ def prompt(instruction: str, read: str, counts: Mapping[str, tuple[int, int]]) -
         for name, (count, limit) in counts.items()
     )
     said = f"“{escape(instruction)}”" if instruction else '<span class="over">no instruction</span>'
-    shown = f'<span class="soft">read as</span> <code>{escape(read)}</code> <span class="soft">({told})</span>'
+    read = escape(read.replace("\n", "↵"))  # which is a token like others
+    shown = f'<span class="soft">read as</span> <code>{read}</code> <span class="soft">({told})</span>'
     return f"<p>{said}<br>{shown}</p>\n"
 
 
