@@ -27,6 +27,7 @@ from pizero_jax.config import (
     VisionConfig,
 )
 from pizero_jax.types import Batch, Observation
+from tests import browser as browsers
 
 ONE_SAMPLE = LossConfig(samples_per_observation=1, openpi_padding=False, flow_weight=1.0)
 
@@ -49,6 +50,18 @@ def tiny() -> Pi0Config:
         language=LanguageConfig(width=32, mlp=48, vocabulary=16),
         expert=ExpertConfig(width=16, mlp=32),
     )
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A real one, to look at pages with."""
+    binary = browsers.find()
+    if binary is None:
+        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        missing("no Chromium is installed; on Debian: apt-get install chromium")
+    tab = browsers.Browser(binary, tmp_path_factory.mktemp("chromium"))
+    yield tab
+    tab.close()
 
 
 @pytest.fixture(scope="session")

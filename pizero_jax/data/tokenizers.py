@@ -13,9 +13,13 @@ PAD = 0  # PaliGemma's, and ours
 
 
 class Tokenizer(NamedTuple):
-    """`encode(text)` gives ids below `vocabulary`, without `bos` and `eos`, which begin and end a sequence."""
+    """`encode(text)` gives ids below `vocabulary`, without `bos` and `eos`, which begin and end a sequence.
+
+    `decode(ids)` gives text again, for people to read: what is no text, such as padding, is left out.
+    """
 
     encode: Callable[[str], list[int]]
+    decode: Callable[[Sequence[int]], str]
     vocabulary: int
     bos: int
     eos: int
@@ -50,7 +54,13 @@ def make(name_or_path: str) -> Tokenizer:
       InputError: for a file that is missing or not a SentencePiece model.
     """
     if name_or_path == "bytes":
-        return Tokenizer(encode=lambda text: [byte + 3 for byte in text.encode()], vocabulary=259, bos=2, eos=1)
+        return Tokenizer(
+            encode=lambda text: [byte + 3 for byte in text.encode()],
+            decode=lambda ids: bytes(i - 3 for i in ids if 3 <= i < 259).decode(errors="replace"),
+            vocabulary=259,
+            bos=2,
+            eos=1,
+        )
     if not epath.Path(name_or_path).is_file():
         raise InputError(
             f"config.data.tokenizer = {name_or_path!r} is no file; give the path of a SentencePiece model, or 'bytes'"
@@ -61,7 +71,13 @@ def make(name_or_path: str) -> Tokenizer:
         model = sentencepiece.SentencePieceProcessor(model_proto=epath.Path(name_or_path).read_bytes())
     except RuntimeError as error:
         raise InputError(f"config.data.tokenizer = {name_or_path!r} is not a SentencePiece model") from error
-    return Tokenizer(encode=model.encode, vocabulary=model.vocab_size(), bos=model.bos_id(), eos=model.eos_id())
+    return Tokenizer(
+        encode=model.encode,
+        decode=lambda ids: model.decode([int(i) for i in ids]),
+        vocabulary=model.vocab_size(),
+        bos=model.bos_id(),
+        eos=model.eos_id(),
+    )
 
 
 def prompt(tokenizer: Tokenizer, form: Prompt, text: str, state: Iterable[int] = ()) -> list[int]:

@@ -356,7 +356,7 @@ def test_action_ids_that_would_take_those_of_bytes_are_refused(config):
 
 
 def test_action_ids_may_take_those_of_rare_words_but_not_of_the_words_around_them(config):
-    words = tokenizers.Tokenizer(lambda text: [300] if text == "|" else [7, 8], vocabulary=1_000, bos=2, eos=1)
+    words = tokenizers.Tokenizer(lambda text: [300] if text == "|" else [7, 8], str, vocabulary=1_000, bos=2, eos=1)
     data = with_tokens(config, tokenizer="some.model")
     assert action_tokens.text(Bins(), words, 1_000, data).first == 999
     assert action_tokens.text(Bins(), words, 557, data).first == 556

@@ -34,6 +34,13 @@ def test_bytes_are_shifted_past_the_special_ids():
     assert max(tokenizer.encode("\U0010ffff")) < tokenizer.vocabulary == 259
 
 
+def test_what_is_encoded_reads_as_it_was_written(model):
+    for tokenizer in (tokenizers.make("bytes"), tokenizers.make(model)):
+        ids = tokenizer.encode("press the button")
+        assert tokenizer.decode([tokenizer.bos, *ids, tokenizers.PAD]) == "press the button"
+    assert tokenizers.make("bytes").decode(tokenizers.make("bytes").encode("é")[:1]) == "\ufffd"  # cut within a letter
+
+
 @pytest.mark.parametrize(
     ("form", "expected"),
     [

@@ -38,7 +38,11 @@ def perform(language: str, text: str, folder: Path, environment: dict[str, str])
 def test_the_page_runs_from_top_to_bottom(tmp_path):
     environment = prepare(tmp_path)
     printed = [perform(language, text, tmp_path, environment) for language, text in BLOCKS]
-    checked, flipped, acted = [text for text in printed if text][-3:]
+    _, looked, relative, checked, flipped, acted = [text for text in printed if text]
+    assert "cameras base and wrist show the same pictures" in looked
+    assert "changes of the state already" not in looked
+    assert "changes of the state already" in relative
+    assert (tmp_path / "runs/inspect_data/index.html").exists()
     assert "4 episodes, 120 steps of data/my_robot/1.0.0 (val)" in checked
     assert "sign flipped" not in checked
     assert "warning: action[6]: is its sign flipped?" in flipped

@@ -14,6 +14,7 @@ FORK = """
 import json, os, sys, tempfile
 import launch
 import {module} as command
+{warm}
 for arguments in json.load(sys.stdin):
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         if not (child := os.fork()):
@@ -28,12 +29,17 @@ for arguments in json.load(sys.stdin):
 
 @pytest.fixture(scope="session")
 def forked():
-    """A function that runs many command lines of one command: (module, command lines, devices) -> results."""
+    """A function that runs many command lines of one command: (module, command lines, devices) -> results.
 
-    def run(module: str, command_lines: list[list[str]], devices: int = 1) -> list[SimpleNamespace]:
+    `warm` is what the command imports late, each time anew unless it is imported beforehand.
+    """
+
+    def run(
+        module: str, command_lines: list[list[str]], devices: int = 1, warm: tuple[str, ...] = ()
+    ) -> list[SimpleNamespace]:
         environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         lines = json.dumps([[str(argument) for argument in line] for line in command_lines])
-        source = FORK.format(module=module)
+        source = FORK.format(module=module, warm="\n".join(f"import {name}" for name in warm))
         result = subprocess.run(
             [sys.executable, "-c", source], input=lines, capture_output=True, text=True, cwd=ROOT, env=environment
         )
