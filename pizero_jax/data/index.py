@@ -42,13 +42,22 @@ def table(folder: str, key: Mapping[str, Any], build: Callable[[], Table]) -> Ta
 
 
 def files(paths: Sequence[str]) -> list[tuple[str, int, int]]:
-    """(name, bytes, time of the last change in ns) of each file: what stands for the content of large ones."""
-    found = []
-    for path in paths:
-        stat = os.stat(path) if os.path.exists(path) else None
-        remote = None if stat else epath.Path(path).stat()
-        found.append((path, stat.st_size, stat.st_mtime_ns) if stat else (path, remote.length, int(remote.mtime)))
-    return found
+    """(name, bytes, time of the last change in ns) of each file: what stands for the content of large ones.
+
+    One that is missing has -1 bytes: whoever reads it knows better what to say.
+    """
+    return [_file(path) for path in paths]
+
+
+def _file(path: str) -> tuple[str, int, int]:
+    try:
+        if os.path.exists(path):
+            stat = os.stat(path)
+            return path, stat.st_size, stat.st_mtime_ns
+        remote = epath.Path(path).stat()
+    except FileNotFoundError:
+        return path, -1, 0
+    return path, remote.length, int(remote.mtime)
 
 
 @functools.cache
