@@ -204,7 +204,8 @@ def validation_batches(
             made.append(batch.replace(action_mask=batch.action_mask & (places < len(order))[:, None]))
         return made
 
-    return {source.name: make(i, source.val) for i, source in enumerate(data.sources) if source.val is not None}
+    sources = enumerate(data.sources) if count > 0 else ()
+    return {source.name: make(i, source.val) for i, source in sources if source.val is not None}
 
 
 def decoder(data: Data) -> Callable:

@@ -16,8 +16,9 @@ import simplejpeg
 from absl import logging
 
 from pizero_jax.data import loader, records, rlds
-from pizero_jax.data.records import masked_crc32c, read_records
+from pizero_jax.data.records import read_records
 from pizero_jax.types import InputError
+from tests.data.rewriting import edit, record, rewrite
 
 ROOT = Path(__file__).parents[2]
 FILE = "rlds_tiny-train.tfrecord-00000-of-00002"
@@ -33,8 +34,8 @@ def as_array_records(folder: Path, group: int = 1) -> None:
         writer = array_record_module.ArrayRecordWriter(
             str(file).replace(".tfrecord", ".array_record"), f"group_size:{group}"
         )
-        for record in read_records(str(file)):
-            writer.write(record.data)
+        for found in read_records(str(file)):
+            writer.write(found.data)
         writer.close()
         file.unlink()
     info = json.loads((folder / "dataset_info.json").read_text())
@@ -178,7 +179,7 @@ def test_a_split_of_which_nothing_is_left_is_refused(change, folder):
 
 
 def places(file: Path) -> list[int]:
-    return [record.place for record in read_records(str(file))]
+    return [found.place for found in read_records(str(file))]
 
 
 def test_behind_a_damaged_length_whole_records_are_found(change, folder, clean):
@@ -212,13 +213,9 @@ def test_behind_a_damaged_length_whole_records_are_found(change, folder, clean):
 def test_a_header_is_found_at_any_place_also_across_the_blocks_of_the_search(tmp_path):
     file, block = tmp_path / "a.tfrecord", records._BLOCK
     rng, data = np.random.default_rng(0), b"whole"
-    length = len(data).to_bytes(8, "little")
-    record = b"".join(
-        [length, masked_crc32c(length).to_bytes(4, "little"), data, masked_crc32c(data).to_bytes(4, "little")]
-    )
     for place in (12, 13, 1_000, block - 11, block - 1, block, block + 1, 2 * block + 5):
         lost = []
-        file.write_bytes(rng.bytes(place) + record)
+        file.write_bytes(rng.bytes(place) + record(data))
         assert [r.data for r in read_records(str(file), lambda *what, lost=lost: lost.append(what))] == [data]
         assert len(lost) == 1
 
@@ -235,16 +232,6 @@ def test_damage_outside_a_slice_is_not_counted_in_it(change, folder):
         rlds.open_split(config, "train[:25%]")
 
 
-def rewrite(file: Path, change) -> None:
-    """Gives each record of a file as `change` makes it from its number and bytes, with right checksums."""
-    found = []
-    for record in read_records(str(file)):
-        data = change(record.number, record.data)
-        length = len(data).to_bytes(8, "little")
-        found += [length, masked_crc32c(length).to_bytes(4, "little"), data, masked_crc32c(data).to_bytes(4, "little")]
-    file.write_bytes(b"".join(found))
-
-
 @pytest.mark.parametrize("data", [b"", b"\xff" * 40], ids=["empty", "no message"])
 def test_a_record_that_is_whole_but_no_episode_is_named(change, folder, clean, data):
     rewrite(folder / FILE, lambda number, whole: whole if number else data)
@@ -253,16 +240,12 @@ def test_a_record_that_is_whole_but_no_episode_is_named(change, folder, clean, d
     assert [contents(episode) for episode in opened(change, folder)] == clean[1:]
 
 
-def broken_pictures(file: Path, field: str, number: int, frame: int, picture: bytes) -> None:
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    def put(at, data):
-        example = tf_example_pb2.Example.FromString(data)
+def broken_picture(file: Path, field: str, number: int, frame: int, picture: bytes) -> None:
+    def put(at, features):
         if at == number:
-            example.features.feature[f"steps/observation/{field}"].bytes_list.value[frame] = picture
-        return example.SerializeToString(deterministic=True)
+            features[f"steps/observation/{field}"].bytes_list.value[frame] = picture
 
-    rewrite(file, put)
+    edit(file, put)
 
 
 def enormous_png() -> bytes:
@@ -290,7 +273,7 @@ PICTURES = {
 def test_a_picture_that_cannot_be_read_is_named_or_its_row_masked(token_config, folder, picture, field, camera):
     """All rows but this are those of the whole data set, bit for bit."""
     whole = loader.open_data(token_config)
-    broken_pictures(folder / FILE, field, 1, 2, picture)
+    broken_picture(folder / FILE, field, 1, 2, picture)
     values = dict(path=str(folder), on_corrupt="raise")
     config = dataclasses.replace(token_config, data=dataclasses.replace(token_config.data, **values))
     place = rf"{FILE}: record 1, frame 2: a picture of camera '{camera}' cannot be decoded"
