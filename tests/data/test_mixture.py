@@ -136,6 +136,8 @@ def test_shares_are_weights_times_a_power_of_the_frames(weighting, expected):
         (dict(train_split="tran"), {}, r"data set 'one': .* has no split 'tran'; it has train, val"),
         (dict(val_split="test"), {}, r"data set 'one': .* has no split 'test'"),
         (dict(path="/nowhere"), {}, r"data set 'one': config.data.path = '/nowhere' has no dataset_info.json"),
+        (dict(delta=(5,)), {}, r"data set 'one': config.data.delta = \(5,\) names 5 dimensions"),
+        ({}, dict(cameras={"front": "image"}), r"data set 'one': config.data.cameras.front is not in config.policy"),
         (dict(state="stat"), {}, r"data set 'one': config.data.state = 'stat' .*did you mean 'state'"),
     ],
 )  # fmt: skip
