@@ -39,10 +39,8 @@ def open_split(config: DataConfig, split: str, cache: Cache | None = None) -> Ep
         record that is damaged or not finite.
     """
     info = _open_info(config)
-    if split.partition("[")[0] not in info.splits:
-        raise InputError(f"config.data.path = {config.path!r} has no split {split!r}; it has {', '.join(info.splits)}")
+    parts = _parts(config, info, split)
     read = _specified(config, info.features) if config.embodiment else _recorded(config, info.features)
-    parts = info.splits[split].file_instructions
     files = [part.filename for part in parts]
     table = index.table(config.index_dir, _key(config, split, files), lambda: _look(config, split, parts, read))
     _report(config, table)
@@ -56,6 +54,17 @@ def open_split(config: DataConfig, split: str, cache: Cache | None = None) -> Ep
         return f"{files[file]}: record {record}"
 
     return Episodes(table, pictures, source, tuple(config.cameras), cache)
+
+
+def _parts(config: DataConfig, info: Any, split: str) -> Sequence[Any]:
+    """The files of a split, and which of their records are in it."""
+    if any(part.partition("[")[0] not in info.splits for part in split.split("+")):
+        raise InputError(f"config.data.path = {config.path!r} has no split {split!r}; it has {', '.join(info.splits)}")
+    try:
+        return info.splits[split].file_instructions
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"split {split!r} of config.data.path = {config.path!r} is no slice: {reason}") from error
 
 
 def _report(config: DataConfig, table: Table) -> None:

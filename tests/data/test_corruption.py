@@ -18,7 +18,7 @@ from absl import logging
 from pizero_jax.data import loader, records, rlds
 from pizero_jax.data.records import read_records
 from pizero_jax.types import InputError
-from tests.data.rewriting import edit, record, rewrite
+from tests.data.rewriting import edit, record, rewrite, robot
 
 ROOT = Path(__file__).parents[2]
 FILE = "rlds_tiny-train.tfrecord-00000-of-00002"
@@ -337,3 +337,17 @@ def test_a_file_that_shrinks_after_the_first_look_is_named(change, folder, kept)
     assert "record 1, " in window.source
     with pytest.raises(InputError, match=FILE):
         assert window.images
+
+
+def test_numbers_of_another_count_than_the_embodiment_documents_are_named(change, tmp_path):
+    folder = robot(tmp_path / "libero", state=8, action=7)
+
+    def cut(number, features):
+        if number == 1:
+            del features["steps/observation/state"].float_list.value[-3:]
+
+    edit(folder / FILE, cut)
+    values = dict(embodiment="libero_spatial_no_noops", cameras={"base_0_rgb": "base"})
+    with pytest.raises(InputError, match=f"{FILE}: record 1: "):
+        opened(change, folder, "raise", **values)
+    assert len(opened(change, folder, **values)) == COUNT - 1
