@@ -182,6 +182,8 @@ def _array_reader(path: str):
 
 
 def _array_record(reader, path: str, number: int) -> bytes:
+    if number >= reader.num_records():  # of which the reader would make empty records
+        raise InputError(f"{path}: record {number} is gone: the file is cut or its end is damaged; {_REMEDY}")
     try:
         (data,) = reader.read([number])
     except (IndexError, RuntimeError, ValueError) as error:

@@ -351,3 +351,15 @@ def test_numbers_of_another_count_than_the_embodiment_documents_are_named(change
     with pytest.raises(InputError, match=f"{FILE}: record 1: "):
         opened(change, folder, "raise", **values)
     assert len(opened(change, folder, **values)) == COUNT - 1
+
+
+@pytest.mark.parametrize("kept", [0, 100, 2**14, 2**15, 2**16, 2**16 + 1, 2**17 - 1])
+def test_no_record_comes_out_of_a_cut_array_record_file(folder, kept):
+    as_array_records(folder)
+    file = sorted(folder.glob("*train*"))[0]
+    assert len(records.read_record(str(file), 1)) > 10_000
+    assert file.stat().st_size == 2**17
+    file.write_bytes(file.read_bytes()[:kept])
+    for number in range(3):
+        with pytest.raises(InputError, match=rf"{file.name}: record {number} is (gone|damaged)"):
+            records.read_record(str(file), number)
