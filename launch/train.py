@@ -38,8 +38,8 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what the workdir holds
 JSON = flags.DEFINE_bool("json", False, "Print the last metrics as JSON.")
 
 # What a resumed run may change: everything else would make it another run.
-FREE = ("steps", "mesh", "validation", "checkpoint", "log", "wandb", "env", "init", "data.path", "data.threads",
-        "data.prefetch")  # fmt: skip
+FREE = ("steps", "mesh", "validation", "checkpoint", "log", "wandb", "env", "init", "data.path", "data.index_dir",
+        "data.threads", "data.prefetch")  # fmt: skip
 
 
 def main() -> None:
@@ -151,7 +151,8 @@ def prepare(workdir: Path, config: TrainConfig, *, resume: bool, overwrite: bool
         if "source" in saved:
             raise InputError(f"--workdir={workdir} holds imported weights; start another run from them with "
                              f"--config.init.weights={workdir}")  # fmt: skip
-        changed = differences(saved["config"], dataclasses.asdict(config), free=FREE)
+        paths = [f"data.sets.{name}.path" for name in config.data.sets]
+        changed = differences(saved["config"], dataclasses.asdict(config), free=[*FREE, *paths])
         if changed:
             raise InputError(f"--workdir={workdir} was made with another config: {'; '.join(changed)}. Restore these, "
                              "or start another run.")  # fmt: skip

@@ -212,17 +212,19 @@ class DataConfig(DataSetConfig):
 
     def __post_init__(self):
         hints = typing.get_type_hints(DataSetConfig) | {"weight": float}
+        sets = {}
         for name, values in self.sets.items():
-            _require("/" not in name, "config.data.sets", name, "a name without slashes")
-            for key, value in values.items():
-                path = f"config.data.sets.{name}.{key}"
+            _require(name and "/" not in name, "config.data.sets", name, "a name without slashes")
+            for key in values:
                 if key not in hints:
                     near = difflib.get_close_matches(key, hints, n=1, cutoff=0.4)
                     hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(hints)}"
-                    raise InputError(f"{path} is not a key of a data set; {hint}")
-                _convert(hints[key], value, path)
-            weight = values.get("weight", 1.0)
+                    raise InputError(f"config.data.sets.{name}.{key} is not a key of a data set; {hint}")
+            sets[name] = {key: _convert(hints[key], value, f"config.data.sets.{name}.{key}")
+                          for key, value in values.items()}  # fmt: skip
+            weight = sets[name].get("weight", 1.0)
             _require(0 < weight < math.inf, f"config.data.sets.{name}.weight", weight, "positive")
+        object.__setattr__(self, "sets", sets)
         for key in ("hz", "chunk_hz"):
             _require(0 <= getattr(self, key) < math.inf, f"config.data.{key}", getattr(self, key), "0 or more")
         for key in ("delta", "changes"):

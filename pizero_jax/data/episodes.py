@@ -178,7 +178,7 @@ class Episodes(Sequence[Episode]):
     def _pictures(self, index: int) -> Pictures:
         if self._cache is None:
             return self._read(index)
-        return self._cache.get((id(self), index), int(self.table.sizes[index]), lambda: self._read(index))
+        return self._cache.get((self, index), int(self.table.sizes[index]), lambda: self._read(index))
 
 
 class _Unread(Mapping):

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from etils import epath
 
 from pizero_jax.data.episodes import Table
 
+# What a table may raise that a disk has lost, or that another user made; of a text that is cut, `ValueError`.
+_UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile)
 _LARGE = ("state", "actions", "keep")  # mapped into memory, so that they may be larger than it
 
 
@@ -31,24 +34,38 @@ def table(folder: str, key: Mapping[str, Any], build: Callable[[], Table]) -> Ta
         return build()
     text = json.dumps({**key, "code": _code()}, sort_keys=True)
     place = Path(folder).expanduser() / hashlib.sha256(text.encode()).hexdigest()[:16]
-    if not place.exists():
-        found = build()
+    if place.exists():
         try:
-            _save(place, found)
-        except OSError as error:
-            logging.warning("config.data.index_dir = %r cannot be written: %s", folder, error)
-            return found
-    return _load(place)
+            return _load(place)
+        except _UNREADABLE as error:
+            logging.warning("%s cannot be read and is made again: %s", place, error)
+            shutil.rmtree(place, ignore_errors=True)
+    found = build()
+    try:
+        _save(place, found)
+        return _load(place)
+    except _UNREADABLE as error:
+        logging.warning("config.data.index_dir = %r cannot be used: %s", folder, error)
+        return found
 
 
 def files(paths: Sequence[str]) -> list[tuple[str, int, int]]:
-    """(name, bytes, time of the last change in ns) of each file: what stands for the content of large ones."""
-    found = []
-    for path in paths:
-        stat = os.stat(path) if os.path.exists(path) else None
-        remote = None if stat else epath.Path(path).stat()
-        found.append((path, stat.st_size, stat.st_mtime_ns) if stat else (path, remote.length, int(remote.mtime)))
-    return found
+    """(name, bytes, time of the last change in ns) of each file: what stands for the content of large ones.
+
+    One that is missing has -1 bytes: whoever reads it knows better what to say.
+    """
+    return [_file(path) for path in paths]
+
+
+def _file(path: str) -> tuple[str, int, int]:
+    try:
+        if os.path.exists(path):
+            stat = os.stat(path)
+            return path, stat.st_size, stat.st_mtime_ns
+        remote = epath.Path(path).stat()
+    except FileNotFoundError:
+        return path, -1, 0
+    return path, remote.length, int(remote.mtime)
 
 
 @functools.cache

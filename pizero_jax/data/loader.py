@@ -1,5 +1,6 @@
 """Batches, in an order that is a pure function of (seed, step, mixture), decoded ahead by threads."""
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,7 +72,7 @@ def open_data(config: TrainConfig, saved_action_tokens: Mapping[str, Any] | None
     members = mixture.members(config.data)
     train, shares = open_train(config, cache)
     val = {name: _windows(config, name, member.config, "val_split", cache) for name, member in members.items()}
-    statistics = {name: _statistics(train[name], members[name].config) for name in members}
+    statistics = {name: _statistics(name, train[name], member.config) for name, member in members.items()}
 
     tokens = None
     if config.data.action_tokens.kind != "none":
@@ -86,7 +87,8 @@ def open_data(config: TrainConfig, saved_action_tokens: Mapping[str, Any] | None
     cameras = {camera for member in members.values() for camera in member.config.cameras}
     sources = []
     for (name, (data, _)), share in zip(members.items(), shares, strict=True):
-        processor = Processor(config.policy, data, statistics[name], tokens, cameras)
+        with _naming(name):
+            processor = Processor(config.policy, data, statistics[name], tokens, cameras)
         sources.append(Source(name, data, share, train[name], val[name], statistics[name], processor))
     return Data(tuple(sources), tokens)
 
@@ -103,7 +105,7 @@ def _windows(config: TrainConfig, name: str, data: DataConfig, split: str, cache
     """None if the config names no such split."""
     if not getattr(data, split):
         return None
-    try:
+    with _naming(name):
         episodes = formats.open_split(data, getattr(data, split), cache)
         resampling = mixture.resampling(data, episodes.table.actions.shape[1])
         windows = Windows(
@@ -112,17 +114,25 @@ def _windows(config: TrainConfig, name: str, data: DataConfig, split: str, cache
         )  # fmt: skip
         if not len(windows):
             raise InputError(f"config.data.{split} = {getattr(data, split)!r} has no frame to learn from")
-    except InputError as error:
-        raise InputError(f"data set {name!r}: {error}" if name else str(error)) from error
     return windows
 
 
-def _statistics(windows: Windows, data: DataConfig) -> dict[str, Statistics]:
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Says in errors which data set of a mixture they are about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"data set {name!r}: {error}" if name else str(error)) from error
+
+
+def _statistics(name: str, windows: Windows, data: DataConfig) -> dict[str, Statistics]:
     """Of the actions at the rate of the chunk, and, where they are relative, of all steps that a chunk spans."""
     table, span = windows.episodes.table, windows.chunk
     if windows.resampling is not None:
         table, span = windows.resampling.first(table), int(windows.resampling.ends(windows.chunk)[-1])
-    return chunks.statistics(table, data, span)
+    with _naming(name):
+        return chunks.statistics(table, data, span)
 
 
 def _chunks(windows: Windows, normalizer: ChunkNormalizer, count: float) -> Iterator[Float32[np.ndarray, "C a"]]:
@@ -204,7 +214,8 @@ def validation_batches(
             made.append(batch.replace(action_mask=batch.action_mask & (places < len(order))[:, None]))
         return made
 
-    return {source.name: make(i, source.val) for i, source in enumerate(data.sources) if source.val is not None}
+    sources = enumerate(data.sources) if count > 0 else ()
+    return {source.name: make(i, source.val) for i, source in sources if source.val is not None}
 
 
 def decoder(data: Data) -> Callable:

@@ -3,10 +3,12 @@
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 from jaxtyping import Float64
 
 from pizero_jax.config import DataConfig
@@ -35,18 +37,28 @@ def members(config: DataConfig) -> dict[str, Member]:
     named = _named(config)
     if not named and not config.sets:
         return {"": Member(config, 1.0)}
-    found = {}
-    for name in dict.fromkeys([*named, *config.sets]):
-        values = dict(config.sets.get(name, {}))
-        if name in named:
-            values.setdefault("embodiment", name)
-            values["path"] = values.get("path") or os.path.join(config.path, name)
-        weight = float(values.pop("weight", named.get(name, 1.0)))
+    return {name: _member(config, name, named) for name in dict.fromkeys([*named, *config.sets])}
+
+
+def _member(config: DataConfig, name: str, named: Mapping[str, float]) -> Member:
+    values = dict(config.sets.get(name, {}))
+    if name in named:
+        values.setdefault("embodiment", name)
+        values["path"] = values.get("path") or _newest(os.path.join(config.path, name))
+    weight = float(values.pop("weight", named.get(name, 1.0)))
+    try:
         member = dataclasses.replace(config, **values, mixture="", sets={})
         if member.embodiment and "cameras" not in values:
-            member = dataclasses.replace(member, cameras=_present(name, member))
-        found[name] = Member(member, weight)
-    return found
+            member = dataclasses.replace(member, cameras=_present(member))
+    except InputError as error:
+        raise InputError(f"data set {name!r}: {error}") from error
+    return Member(member, weight)
+
+
+def _newest(path: str) -> str:
+    """The folder of the newest version of a data set, where TFDS keeps several, or the path itself."""
+    versions = [folder.parent for folder in epath.Path(path).glob("*.*.*/dataset_info.json")]
+    return str(max(versions, key=lambda folder: [int(n) for n in re.findall(r"\d+", folder.name)], default=path))
 
 
 def _named(config: DataConfig) -> Mapping[str, float]:
@@ -61,7 +73,7 @@ def _named(config: DataConfig) -> Mapping[str, float]:
     return dict(MIXTURES[config.mixture])
 
 
-def _present(name: str, config: DataConfig) -> dict[str, str]:
+def _present(config: DataConfig) -> dict[str, str]:
     """The cameras that the embodiment of a data set has."""
     from pizero_jax.data.embodiments.table import find
 
@@ -69,7 +81,7 @@ def _present(name: str, config: DataConfig) -> dict[str, str]:
     cameras = {camera: role for camera, role in config.cameras.items() if role in roles}
     if not cameras:
         asked = ", ".join(config.cameras.values())
-        raise InputError(f"config.data.cameras asks for the roles {asked}; data set {name!r} has {', '.join(roles)}")
+        raise InputError(f"config.data.cameras asks for the roles {asked}; it has {', '.join(roles)}")
     return cameras
 
 

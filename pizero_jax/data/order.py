@@ -36,7 +36,7 @@ class Order:
         self._seed, self._counts, self._sizes = seed, counts, sizes
         self._first = np.cumsum(counts) - counts
         self.windows = int(counts.sum())
-        self.pools = max(1, -(-int(sizes.sum()) // max(1, int(budget))))
+        self.pools = min(len(counts), max(1, -(-int(sizes.sum()) // max(1, int(budget)))))
         self._epoch = functools.lru_cache(2)(self._shuffled_episodes)  # a batch may straddle two
         self._pool = functools.lru_cache(2)(self._shuffled_windows)
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import google_crc32c
+import numpy as np
 from etils import epath
+from jaxtyping import Int64
 
 from pizero_jax.types import InputError
 
@@ -20,11 +22,16 @@ class Record(NamedTuple):
     data: bytes
 
 
-def read_records(path: str, damaged: Callable[[InputError], None] | None = None) -> Iterator[Record]:
+Damaged = Callable[[int, InputError], None]
+"""Is told which record is left out, and what is wrong with it."""
+
+
+def read_records(path: str, damaged: Damaged | None = None) -> Iterator[Record]:
     """The records of one file, in order; the name of the file says its format.
 
     Args:
-      damaged: is told what is wrong with each damaged record, which is left out; without it the error is raised.
+      damaged: is told of each damaged record, which is left out; without it the error is raised. Behind a damaged
+        length, records that cannot be told apart count as one; a file that cannot be opened has none.
 
     Raises:
       InputError: for a missing, cut or damaged file, with the record's number and byte offset where they are known.
@@ -36,21 +43,24 @@ def read_records(path: str, damaged: Callable[[InputError], None] | None = None)
 
 def read_record(path: str, place: int) -> bytes:
     """One record, at the place where `read_records` found it; InputError as there."""
-    if _is_array_record(path):
-        return _array_record(_array_reader(path), path, place)
     try:
+        if _is_array_record(path):
+            return _array_record(_array_reader(path), path, place)
         with epath.Path(path).open("rb") as file:
             file.seek(place)
-            return _tf_record(file, path, f"record at byte {place}")
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; it was there when the data set was opened") from error
+            data = _tf_record(file, path, f"record at byte {place}")
+    except OSError as error:
+        raise InputError(f"{path} was there when the data set was opened, and cannot be read now: {error}") from error
+    if data is None:
+        raise InputError(f"{path}: record at byte {place} is gone: the file is shorter than it was; {_REMEDY}")
+    return data
 
 
 def _is_array_record(path: str) -> bool:
     return ".array_record" in path
 
 
-def _raise(error: InputError) -> None:
+def _raise(_: int, error: InputError) -> None:
     raise error
 
 
@@ -58,17 +68,17 @@ class _BadHeader(InputError):
     """Where the next record begins is unknown."""
 
 
-def _tf_records(path: str, damaged: Callable[[InputError], None]) -> Iterator[Record]:
+def _tf_records(path: str, damaged: Damaged) -> Iterator[Record]:
     with epath.Path(path).open("rb") as file:
         number, place = 0, 0
         while True:
             try:
                 data = _tf_record(file, path, f"record {number} at byte {place}")
             except _BadHeader as error:
-                damaged(error)
+                damaged(number, error)
                 file.seek(_next_header(file, place + 1))
             except InputError as error:
-                damaged(error)
+                damaged(number, error)
             else:
                 if data is None:
                     return
@@ -89,7 +99,10 @@ def _tf_record(file: BinaryIO, path: str, what: str) -> bytes | None:
     if not _is_header(header):
         raise _BadHeader(f"{path}: {what} has a damaged length; {_REMEDY}")
     length = int.from_bytes(header[:8], "little")
-    data, checksum = file.read(length), file.read(4)
+    try:
+        data, checksum = file.read(length), file.read(4)
+    except (MemoryError, OverflowError) as error:  # a checksum of four bytes fits by chance, once in 2^32
+        raise _BadHeader(f"{path}: {what} has a damaged length; {_REMEDY}") from error
     if len(checksum) < 4:
         raise InputError(f"{path}: {what} is cut short; {_REMEDY}")
     if masked_crc32c(data) != int.from_bytes(checksum, "little"):
@@ -106,12 +119,31 @@ def _next_header(file: BinaryIO, place: int) -> int:
     while True:
         file.seek(place)
         block = file.read(_BLOCK)
-        for start in range(len(block) - 11):
-            if _is_header(block[start : start + 12]):
-                return place + start
+        headers = _headers(block)
+        if len(headers):
+            return place + int(headers[0])
         if len(block) < _BLOCK:
             return place + len(block)
         place += _BLOCK - 11
+
+
+def _headers(block: bytes) -> Int64[np.ndarray, "n"]:
+    """The places at which a length is followed by its checksum: all at once, as a record may have many megabytes.
+
+    A checksum of as many bytes is linear over bits: each byte adds what it alone changes of that of zeros.
+    """
+    count = len(block) - 11
+    if count < 1:
+        return np.empty(0, np.int64)
+    data = np.frombuffer(block, np.uint8)
+    zeros = google_crc32c.value(bytes(8))
+    crc = np.full(count, zeros, np.uint32)
+    for place in range(8):
+        alone = [google_crc32c.value(bytes(place) + bytes([byte]) + bytes(7 - place)) ^ zeros for byte in range(256)]
+        crc ^= np.array(alone, np.uint32)[data[place : place + count]]
+    masked = ((crc >> 15) | (crc << 17)) + np.uint32(_MASK_DELTA)  # modulo 2^32
+    stored = sum(data[8 + k : 8 + k + count].astype(np.uint32) << np.uint32(8 * k) for k in range(4))
+    return np.flatnonzero(masked == stored)
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -120,8 +152,12 @@ def masked_crc32c(data: bytes) -> int:
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
-def _array_records(path: str, damaged: Callable[[InputError], None]) -> Iterator[Record]:
-    reader = _array_reader(path)
+def _array_records(path: str, damaged: Damaged) -> Iterator[Record]:
+    try:
+        reader = _array_reader(path)
+    except InputError as error:
+        damaged(0, error)
+        return
     count = reader.num_records()
     for first in range(0, count, _GROUP):
         numbers = range(first, min(first + _GROUP, count))
@@ -133,7 +169,7 @@ def _array_records(path: str, damaged: Callable[[InputError], None]) -> Iterator
             try:
                 yield Record(number, number, _array_record(reader, path, number) if data is None else data)
             except InputError as error:
-                damaged(error)
+                damaged(number, error)
 
 
 def _array_reader(path: str):
@@ -146,6 +182,8 @@ def _array_reader(path: str):
 
 
 def _array_record(reader, path: str, number: int) -> bytes:
+    if number >= reader.num_records():  # of which the reader would make empty records
+        raise InputError(f"{path}: record {number} is gone: the file is cut or its end is damaged; {_REMEDY}")
     try:
         (data,) = reader.read([number])
     except (IndexError, RuntimeError, ValueError) as error:

@@ -46,8 +46,13 @@ class Resampling:
             found[:, self.changes] = np.diff(path[whole] + part * changes[whole], axis=0)
         return found
 
+    def fits(self, lengths: Int64[np.ndarray, "E"]) -> Bool[np.ndarray, "N"]:
+        """Of the frames of all episodes, those after which there are enough steps for one action."""
+        left = np.repeat(np.cumsum(lengths), lengths) - np.arange(lengths.sum())
+        return left >= self.ends(1)[0]
+
     def first(self, table: Table) -> Table:
-        """The table with what the first action of a chunk at each frame is; frames too near to the end are not kept."""
+        """The table with what the first action of a chunk at each frame is; where it does not fit nothing is kept."""
         needed = int(self.ends(1)[0])
         ends = np.repeat(np.cumsum(table.lengths), table.lengths)
         rows = np.arange(len(ends))
@@ -57,4 +62,4 @@ class Resampling:
             share * table.actions[np.minimum(rows + step, ends - 1)][:, self.changes]
             for step, share in enumerate(shares)
         )
-        return dataclasses.replace(table, actions=actions, keep=table.keep & (rows + needed <= ends))
+        return dataclasses.replace(table, actions=actions, keep=table.keep & self.fits(table.lengths))

@@ -6,6 +6,7 @@ Source: RLDS, arXiv 2111.02767: a record is an episode, its `steps` a nested dat
 import dataclasses
 import difflib
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from pizero_jax.data.records import read_record, read_records
 from pizero_jax.types import InputError
 
 _NATIVE = ("tfrecord", "array_record")
+_LINES = 20  # of the log, about damaged records
 
 Read = Callable[[Mapping[str, Any]], Episode]
 """From the features of a tf.Example to an episode, its place still 0."""
@@ -38,19 +40,16 @@ def open_split(config: DataConfig, split: str, cache: Cache | None = None) -> Ep
         record that is damaged or not finite.
     """
     info = _open_info(config)
-    if split.partition("[")[0] not in info.splits:
-        raise InputError(f"config.data.path = {config.path!r} has no split {split!r}; it has {', '.join(info.splits)}")
+    parts = _parts(config, info, split)
     read = _specified(config, info.features) if config.embodiment else _recorded(config, info.features)
-    parts = info.splits[split].file_instructions
     files = [str(part.filename) for part in parts]
-    if parts and info.file_format.value not in _NATIVE:
+    if info.file_format.value not in _NATIVE:
         from pizero_jax.data import rlds_tf
 
         files = rlds_tf.copies(files, info.file_format.value, config.index_dir)
         parts = [part.replace(filename=file) for part, file in zip(parts, files, strict=True)]
     table = index.table(config.index_dir, _key(config, split, files), lambda: _look(config, split, parts, read))
-    for line in table.left_out:
-        logging.warning("left out: %s", line)
+    _report(config, table)
 
     def pictures(number: int) -> Mapping[str, list[bytes]]:
         file, place, _ = table.places[number].tolist()
@@ -61,6 +60,27 @@ def open_split(config: DataConfig, split: str, cache: Cache | None = None) -> Ep
         return f"{files[file]}: record {record}"
 
     return Episodes(table, pictures, source, tuple(config.cameras), cache)
+
+
+def _parts(config: DataConfig, info: Any, split: str) -> Sequence[Any]:
+    """The files of a split, and which of their records are in it."""
+    if any(part.partition("[")[0] not in info.splits for part in split.split("+")):
+        raise InputError(f"config.data.path = {config.path!r} has no split {split!r}; it has {', '.join(info.splits)}")
+    try:
+        return info.splits[split].file_instructions
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"split {split!r} of config.data.path = {config.path!r} is no slice: {reason}") from error
+
+
+def _report(config: DataConfig, table: Table) -> None:
+    if table.left_out:
+        count, total = len(table.left_out), len(table.left_out) + len(table)
+        logging.warning("%s: %d of %d episodes are damaged and left out", config.path, count, total)
+        for line in table.left_out[:_LINES]:
+            logging.warning("left out: %s", line)
+        if count > _LINES:
+            logging.warning("left out: %d more", count - _LINES)
 
 
 def _open_info(config: DataConfig) -> Any:
@@ -111,31 +131,35 @@ def _look(config: DataConfig, split: str, parts: Sequence[Any], read: Read) -> T
 
 
 def _look_at(config: DataConfig, file: int, part: Any, read: Read) -> _Found:
-    found, name = _Found([], [], [], []), part.filename
+    found, name, reached = _Found([], [], [], []), part.filename, 0
+    stop = part.examples_in_shard if part.take < 0 else part.skip + part.take
 
-    def damaged(error: InputError) -> None:
+    def damaged(number: int, error: InputError) -> None:
+        nonlocal reached
         if config.on_corrupt == "raise":
             raise error
-        found.left_out.append(str(error))
+        reached = number + 1
+        if part.skip <= number < stop:
+            found.left_out.append(str(error))
 
-    stop = part.examples_in_shard if part.take < 0 else part.skip + part.take
-    reached = 0
     for number, place, data in read_records(name, damaged):
         reached = number + 1
         if part.skip <= number < stop:
             try:
                 episode = read(_features(data))
             except InputError as error:
-                damaged(InputError(f"{name}: record {number}: {error}"))
+                damaged(number, InputError(f"{name}: record {number}: {error}"))
                 continue
             found.sizes.append(sum(len(picture) for pictures in episode.images.values() for picture in pictures))
             found.episodes.append(dataclasses.replace(episode, images={}))
             found.places.append((file, place, number))
         if reached >= stop:
             break
-    if reached < stop and not found.left_out:
-        damaged(InputError(f"{name} ends after {reached} records; dataset_info.json counts {part.examples_in_shard}: "
-                           "copy or make this file again"))  # fmt: skip
+    there = reached
+    for number in range(max(there, part.skip), stop):
+        damaged(number, InputError(f"{name} ends after {there} records; dataset_info.json counts "
+                                   f"{part.examples_in_shard}, so that record {number} is lost: copy or make this file "
+                                   "again"))  # fmt: skip
     return found
 
 
@@ -242,10 +266,10 @@ def _specified(config: DataConfig, features: Any) -> Read:
     specification = dataclasses.replace(specification, cameras=cameras)
 
     def read(feature: Mapping[str, Any]) -> Episode:
-        fields = {path: _values(feature[f"steps/{path}"], steps[path].shape) for path in specification.paths}
         try:
+            fields = {path: _values(feature[f"steps/{path}"], steps[path].shape) for path in specification.paths}
             found = read_episode(specification, fields)
-        except ValueError as error:
+        except (ValueError, zlib.error) as error:
             raise InputError(str(error)) from error
         images = {camera: found.images[role] for camera, role in config.cameras.items()}
         return Episode(images, found.state, found.actions, _wordings(found.instructions), 0, found.keep)

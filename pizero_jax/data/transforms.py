@@ -296,7 +296,7 @@ class Processor:
         if isinstance(image, bytes):
             try:
                 image = decode(image, out)
-            except ValueError as error:
+            except (ValueError, MemoryError, cv2.error) as error:  # the last two of broken sizes
                 raise InputError(f"a picture of camera {camera!r} cannot be decoded: {error}") from error
         image = resize_with_pad(_checked(camera, image), self.policy.image_size)
         if rng is not None:

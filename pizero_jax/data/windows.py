@@ -59,6 +59,8 @@ class Windows(Sequence[Window]):
         self.episodes, self.chunk, self.resampling, self.history = episodes, chunk, resampling, history
         table = episodes.table
         keep = table.keep if unlabelled else table.keep & np.repeat(labelled(episodes), table.lengths)
+        if resampling is not None:
+            keep = keep & resampling.fits(table.lengths)  # the chunk of another has no action to learn from
         self._rows = None if keep.all() else np.flatnonzero(keep)
         self._ends = np.cumsum(table.lengths)
         kept = self._ends if self._rows is None else np.searchsorted(self._rows, self._ends)

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from absl import logging
 
+from pizero_jax.config import DropoutConfig
 from pizero_jax.data import loader, normalize
+from pizero_jax.data.episodes import Episodes
+from pizero_jax.data.transforms import Processor
 from pizero_jax.data.windows import Windows
 from pizero_jax.types import InputError
 from tests.data.make_rlds_tiny import FOLDER
@@ -67,6 +70,80 @@ def test_augmentation_changes_from_epoch_to_epoch(data, source):
     places = [np.argsort(data.order(0, size)(step).windows) for step in range(2)]
     ours, theirs = (b.observation.images["base_0_rgb"][p] for b, p in zip((first, second), places, strict=True))
     assert all((a != b).any() for a, b in zip(ours, theirs, strict=True))
+
+
+def with_history(data, source, config, history):
+    """What a policy that sees several moments would train on; there is none yet, and `TrainConfig` refuses it."""
+    values = dataclasses.replace(source.config, history=history)
+    processor = Processor(config.policy, values, source.statistics)
+    splits = {name: Windows(getattr(source, name).episodes, config.policy.chunk, history=history)
+              for name in ("train", "val")}  # fmt: skip
+    return data._replace(sources=(source._replace(config=values, processor=processor, **splits),))
+
+
+def test_a_history_is_an_axis_of_pictures_and_states(data, source, config):
+    whole, plain = with_history(data, source, config, 3), draw(data, 1, batch_size=24)[0]
+    batch = draw(whole, 1, batch_size=24)[0]
+    assert batch.observation.state.shape == (24, 3, 6)
+    for camera, pictures in batch.observation.images.items():
+        assert pictures.shape == (24, 3, 64, 64, 3)
+        np.testing.assert_array_equal(pictures[:, -1], plain.observation.images[camera])
+    np.testing.assert_array_equal(batch.observation.state[:, -1], plain.observation.state)
+    np.testing.assert_array_equal(batch.actions, plain.actions)
+    for row, index in enumerate(data.order(0, 24)(0).windows.tolist()):
+        states, pictures = batch.observation.state[row], batch.observation.images["base_0_rgb"][row]
+        if source.train.locate(index)[1] == 0:
+            assert (states == states[:1]).all()
+            assert (pictures == pictures[:1]).all()
+        else:
+            assert (states[-1] != states[-2]).any()
+            assert (pictures[-1] != pictures[-2]).any()
+
+
+def test_validation_has_the_history_too(data, source, config):
+    (batch,) = loader.validation_batches(with_history(data, source, config, 2), batch_size=10, count=1)[""]
+    assert batch.observation.images["base_0_rgb"].shape == (10, 2, 64, 64, 3)
+
+
+WORDINGS = ("reach", "stretch out", "go there")
+
+
+def reworded(data, source):
+    """The data set with three instructions for each episode, the second of which has one only."""
+    episodes = [dataclasses.replace(episode, instructions=WORDINGS[: 1 if episode.index == 1 else 3])
+                for episode in source.train.episodes]  # fmt: skip
+    train = Windows(Episodes.of(episodes), source.train.chunk)
+    return data._replace(sources=(source._replace(train=train, val=train),))
+
+
+def said(batch) -> list[str]:
+    prompts = zip(batch.observation.prompt, batch.observation.prompt_mask, strict=True)
+    return [bytes(i - 3 for i in ids[mask].tolist() if i > 2).decode().strip() for ids, mask in prompts]
+
+
+def test_training_draws_all_wordings_alike_and_validation_takes_the_first(data, source):
+    whole = reworded(data, source)
+    texts, several = [], []
+    for step, batch in enumerate(draw(whole, 60, batch_size=24)):
+        texts += said(batch)
+        several += [whole.sources[0].train.locate(i)[0] != 1 for i in whole.order(0, 24)(step).windows.tolist()]
+    drawn = [text for text, many in zip(texts, several, strict=True) if many]
+    assert {text for text, many in zip(texts, several, strict=True) if not many} == {"reach"}
+    for wording in WORDINGS:
+        assert abs(drawn.count(wording) / len(drawn) - 1 / 3) < 4 * np.sqrt(2 / 9 / len(drawn))  # four deviations
+    held_out = loader.validation_batches(whole, batch_size=8, count=2)[""]
+    assert {text for batch in held_out for text in said(batch)} == {"reach"}
+
+
+def test_dropout_holds_in_training_only(change):
+    data = loader.open_data(change(dropout=DropoutConfig(cameras=0.5, state=0.5, prompt=0.5)))
+    masks = [list(batch.observation.image_masks.values()) for batch in draw(data, 3, batch_size=24)]
+    assert 0 < np.mean(masks) < 1
+    assert np.any(masks, axis=1).all()
+    for batch in loader.validation_batches(data, batch_size=8, count=2)[""]:
+        assert all(mask.all() for mask in batch.observation.image_masks.values())
+        assert "" not in said(batch)
+        assert batch.observation.state[:, :4].any(axis=1).all()
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(data):

@@ -1,14 +1,16 @@
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
 
-from pizero_jax.data import rlds
+from pizero_jax.data import loader, rlds
 from pizero_jax.data.records import read_records
 from pizero_jax.data.transforms import decode
 from pizero_jax.types import InputError
 from tests.data import make_rlds_tiny
+from tests.data.rewriting import edit
 
 
 def seed_of(episode: rlds.Episode) -> int:
@@ -105,9 +107,76 @@ def test_a_mistaken_config_is_told_what_is_there(change, values, message):
         rlds.open_split(change(**values).data, "train")
 
 
+@pytest.fixture
+def worded(folder):
+    """The data set with two more fields that word the task: the first is empty in some episodes, the second in all."""
+    found = json.loads((folder / "features.json").read_text())
+    steps = found["featuresDict"]["features"]["steps"]["sequence"]["feature"]["featuresDict"]["features"]
+    steps |= {f"language_instruction_{i}": steps["language_instruction"] for i in (2, 3)}
+    (folder / "features.json").write_text(json.dumps(found))
+
+    def add(number, features):
+        steps = len(features["steps/language_instruction"].bytes_list.value)
+        for i, text in ((2, b"  " if number else "geh \u00fcber".encode()), (3, b"")):
+            features[f"steps/language_instruction_{i}"].bytes_list.value[:] = [text] * steps
+
+    for file in folder.glob("*.tfrecord-*"):
+        edit(file, add)
+    return folder
+
+
+def test_other_fields_with_instructions_are_read_where_they_say_something(change, worded):
+    others = ("language_instruction_2", "language_instruction_3")
+    episodes = rlds.open_split(change(path=str(worded), other_instructions=others).data, "train")
+    plain = rlds.open_split(change().data, "train")
+    for episode, theirs in zip(episodes, plain, strict=True):
+        first = (theirs.instruction,)
+        assert episode.instructions == (first + ("geh \u00fcber",) if "record 0" in episode.source else first)
+
+
+def test_an_instruction_that_only_another_field_says_comes_first(change, worded):
+    values = dict(instruction="language_instruction_3", other_instructions=("language_instruction_2",))
+    episodes = rlds.open_split(change(path=str(worded), **values).data, "train")
+    assert {e.instructions for e in episodes if "record 0" in e.source} == {("geh \u00fcber",)}
+    assert {e.instructions for e in episodes if "record 1" in e.source} == {("",)}
+
+
+def test_another_instruction_that_is_no_field_is_named(change):
+    with pytest.raises(
+        InputError, match=r"config.data.other_instructions\[0\] = 'language_instruction2' .*did you mean"
+    ):
+        rlds.open_split(change(other_instructions=("language_instruction2",)).data, "train")
+
+
+def test_episodes_without_an_instruction_are_left_out_if_asked(change, worded):
+    values = dict(path=str(worded), instruction="language_instruction_2")
+    for unlabelled, expected in (("keep", {"record 0", "record 1"}), ("skip", {"record 0"})):
+        train = loader.open_data(change(**values, unlabelled=unlabelled)).sources[0].train
+        records = [window.source.split(": ")[1].split(",")[0] for window in train]
+        assert set(records) == expected
+    values["instruction"] = "language_instruction_3"
+    with pytest.raises(InputError, match=r"config.data.train_split = 'train' has no frame to learn from"):
+        loader.open_data(change(**values, unlabelled="skip"))
+
+
 def test_a_missing_split_is_told_which_there_are(config):
     with pytest.raises(InputError, match=r"has no split 'test'; it has train, val"):
         rlds.open_split(config.data, "test")
+
+
+@pytest.mark.parametrize("split", ["train[:10", "train[a:b]", "train[:150%]", "train[5:9]", "train[1]", "train[]"])
+def test_a_slice_that_is_none_is_refused(config, split):
+    with pytest.raises(InputError, match=f"split '{re.escape(split)}' of config.data.path .* is no slice: "):
+        rlds.open_split(config.data, split)
+
+
+def test_splits_can_be_joined(config):
+    both = rlds.open_split(config.data, "train+val[:1]")
+    assert [seed_of(episode) for episode in both] == [
+        seed_of(episode) for split in ("train", "val[:1]") for episode in rlds.open_split(config.data, split)
+    ]
+    with pytest.raises(InputError, match=r"has no split 'train\+test'; it has train, val"):
+        rlds.open_split(config.data, "train+test")
 
 
 def test_an_empty_split_is_refused(config):

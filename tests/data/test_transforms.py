@@ -3,12 +3,13 @@ import math
 import pathlib
 
 import cv2
+import jax
 import numpy as np
 import pytest
 import simplejpeg
 from absl import logging
 
-from pizero_jax.config import AugmentationConfig
+from pizero_jax.config import AugmentationConfig, DropoutConfig
 from pizero_jax.data import action_tokens, tokenizers
 from pizero_jax.data.transforms import Processor, augment, decode, resize_with_pad
 from pizero_jax.types import InputError
@@ -120,6 +121,99 @@ def test_cameras_draw_independently(process):
     colours = dataclasses.replace(STILL, brightness=0.5)
     seen = observe(process(augmentation=colours), seed=0)
     assert (seen.images["left_wrist_0_rgb"] != seen.images["base_0_rgb"]).any()
+
+
+def test_pictures_of_a_history_are_augmented_alike(process):
+    """Three moments of one picture stay one; another camera has its own draws."""
+    processor = process(history=3, augmentation=dataclasses.replace(STILL, crop=0.8, rotation=9.0, brightness=0.5))
+    images = {"base_0_rgb": [PICTURE] * 3, "left_wrist_0_rgb": [PICTURE] * 3}
+    seen = processor.observation(images, np.zeros((3, 4), np.float32), "reach", np.random.default_rng(0))
+    assert seen.state.shape == (3, 6)
+    for moments in seen.images.values():
+        assert moments.shape == (3, 64, 64, 3)
+        assert (moments == moments[:1]).all()
+        assert (moments != PICTURE).any()
+    assert (seen.images["base_0_rgb"] != seen.images["left_wrist_0_rgb"]).any()
+
+
+def test_one_moment_of_a_history_is_the_picture_alone(process):
+    colours = dataclasses.replace(STILL, crop=0.8, brightness=0.5)
+    state = np.float32([0.1, 0.2, 0.3, 0.4])
+    images = {"base_0_rgb": PICTURE, "left_wrist_0_rgb": PICTURE}
+    alone = process(augmentation=colours).observation(images, state, "reach", np.random.default_rng(0))
+    three = {camera: [np.zeros_like(PICTURE), 255 - PICTURE, PICTURE] for camera in images}
+    states = np.stack([9 * state, -state, state])
+    seen = process(augmentation=colours, history=3).observation(three, states, "reach", np.random.default_rng(0))
+    for camera in images:
+        np.testing.assert_array_equal(seen.images[camera][-1], alone.images[camera])
+    np.testing.assert_array_equal(seen.state[-1], alone.state)
+
+
+ROWS = 4_000
+
+
+def deviations(count: int, probability: float) -> float:
+    """How far a count of independent events is from its mean, in its standard deviations."""
+    return abs(count - ROWS * probability) / np.sqrt(ROWS * probability * (1 - probability))
+
+
+def rows(processor, seeds=range(ROWS)):
+    """Observations of two cameras, seen at 8 pixels: dropout is what counts here."""
+    images = {"base_0_rgb": PICTURE, "left_wrist_0_rgb": PICTURE}
+    state = np.full(4, 3, np.float32)
+    return [processor.observation(images, state, "reach", np.random.default_rng(seed)) for seed in seeds]
+
+
+def test_dropout_comes_as_often_as_the_config_says_and_one_camera_always_stays(process):
+    """Of two cameras with p = 0.4 each goes with p - p^2 / 2, both stay with (1 - p)^2, and none with 0."""
+    processor = process(augmentation=STILL, dropout=DropoutConfig(cameras=0.4, state=0.2, prompt=0.1))
+    seen = rows(processor)
+    masks = np.array([[row.image_masks[camera] for camera in processor.cameras] for row in seen])
+    assert masks.any(axis=1).all()
+    assert deviations(np.sum(masks.all(axis=1)), 0.6**2) < 4
+    for column in masks.T:
+        assert deviations(np.sum(~column), 0.4 - 0.4**2 / 2) < 4
+    without_state = np.array([not row.state.any() for row in seen])
+    empty = processor.observation({}, np.zeros(4), "").prompt
+    without_prompt = np.array([np.array_equal(row.prompt, empty) for row in seen])
+    assert deviations(np.sum(without_state), 0.2) < 4
+    assert deviations(np.sum(without_prompt), 0.1) < 4
+    assert deviations(np.sum(without_state & without_prompt), 0.2 * 0.1) < 4
+    assert deviations(np.sum(without_state & ~masks[:, 0]), 0.2 * (0.4 - 0.4**2 / 2)) < 4
+
+
+def test_a_dropped_camera_is_black_and_others_are_whole(process):
+    for row in rows(process(augmentation=STILL, dropout=DropoutConfig(cameras=0.5, state=0, prompt=0)), range(50)):
+        for camera, image in row.images.items():
+            np.testing.assert_array_equal(image, PICTURE if row.image_masks[camera] else 0)
+
+
+def test_a_dropped_state_is_the_mean_of_the_training_data_in_the_prompt_too(process, source):
+    dropout = DropoutConfig(cameras=0, state=0.999, prompt=0)
+    processor = process(policy=dict(prompt_length=80), prompt="pi05", dropout=dropout)
+    mean = source.statistics["state"].mean
+    dropped = rows(processor, range(1))[0]
+    expected = process(policy=dict(prompt_length=80), prompt="pi05").observation({}, mean, "reach")
+    np.testing.assert_allclose(dropped.state, expected.state, atol=1e-6)
+    text = bytes(i - 3 for i in dropped.prompt[dropped.prompt_mask][1:].tolist()).decode()
+    assert text == "Task: reach, State: 128 128 128 128;\nAction: "
+
+
+def test_without_dropout_no_number_is_drawn_for_it(process):
+    """So that runs of before it existed, and those without it, see the same pictures."""
+    colours = dataclasses.replace(STILL, brightness=0.5)
+    ours = observe(process(augmentation=colours), seed=0)
+    draws = np.random.default_rng(0)
+    for camera in ("base_0_rgb", "left_wrist_0_rgb"):
+        expected = augment(PICTURE, draws, colours, geometric=camera == "base_0_rgb")
+        np.testing.assert_array_equal(ours.images[camera], expected)
+
+
+def test_acting_and_validation_drop_nothing(process):
+    seen = observe(process(dropout=DropoutConfig(cameras=0.9, state=0.9, prompt=0.9)))
+    plain = observe(process())
+    for ours, theirs in zip(jax.tree.leaves(seen), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_no_generator_means_no_augmentation(process):
