@@ -69,19 +69,19 @@ def samples_per_cpu_second(config: configs.TrainConfig, batches: int) -> float:
 
 
 def bare(config: configs.TrainConfig, data: Data, batches: int) -> float:
-    """As above, of nothing but decoding the pictures of a batch and copying them into it."""
+    """As above, of nothing but decoding the same pictures, which are in memory, and copying them into batches."""
     source, rows = data.sources[0], data.order(config.seed, config.batch_size)
     cameras, size = source.processor.cameras, config.policy.image_size
-    encoded = [[source.train[int(i)].images[camera] for camera in cameras] for i in rows(0).windows]
+    encoded = [[source.train[int(i)].images for i in rows(step).windows] for step in range(batches)]
 
-    def make() -> None:
-        out = np.empty((len(cameras), len(encoded), size, size, 3), np.uint8)
-        for row, pictures in enumerate(encoded):
-            for camera, picture in enumerate(pictures):
-                out[camera, row] = simplejpeg.decode_jpeg(picture)
+    def make(step: int) -> None:
+        out = np.empty((len(cameras), config.batch_size, size, size, 3), np.uint8)
+        for row, pictures in enumerate(encoded[step]):
+            for number, camera in enumerate(cameras):
+                out[number, row] = simplejpeg.decode_jpeg(pictures[camera])
 
-    make()
-    return batches * config.batch_size / cpu_seconds(lambda: [make() for _ in range(batches)])
+    make(0)
+    return batches * config.batch_size / cpu_seconds(lambda: collections.deque(map(make, range(batches)), maxlen=0))
 
 
 def tf_data(config: configs.TrainConfig, batches: int) -> float:

@@ -169,11 +169,16 @@ class Episodes(Sequence[Episode]):
             images=_Unread(self._cameras, lambda: self._pictures(index)),
             state=self.table.state[steps],
             actions=self.table.actions[steps],
-            instructions=tuple(self.table.texts[i] for i in self.table.instructions[index] if i >= 0),
+            instructions=self.instructions(index),
             index=index,
             keep=self.table.keep[steps],
             source=self._source(index),
         )
+
+    def instructions(self, index: int) -> tuple[str, ...]:
+        """The wordings of an episode."""
+        texts = self.table.texts
+        return tuple([texts[i] for i in self.table.instructions[index].tolist() if i >= 0])
 
     def _pictures(self, index: int) -> Pictures:
         if self._cache is None:

@@ -93,7 +93,8 @@ def _save(place: Path, found: Table) -> None:
 
 
 def _load(place: Path) -> Table:
-    large = {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in _LARGE}
+    # As plain arrays, which are ten times as fast to index as `np.memmap`, and mapped all the same.
+    large = {name: np.asarray(np.load(place / f"{name}.npy", mmap_mode="r")) for name in _LARGE}
     texts = {name: tuple(value) for name, value in json.loads((place / "texts.json").read_text()).items()}
     with np.load(place / "small.npz") as small:
         return Table(**large, **small, **texts)

@@ -1,7 +1,7 @@
 """Windows: every frame of every episode, with the chunk of actions that follows it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -18,12 +18,19 @@ class Window:
     actions: Float32[np.ndarray, "C A"]  # past the end of the episode its last action repeats
     action_mask: Bool[np.ndarray, "C"]  # False past the end, and for steps that nothing should be learnt from
     instructions: tuple[str, ...]
-    source: str  # file, record and frame, for messages
-    read: Callable[[], Mapping[str, Picture | list[Picture]]]  # pictures by camera; lists where there is a history
+    windows: "Windows"
+    episode: int
+    frame: int
 
     @property
-    def images(self) -> Mapping[str, Picture | list[Picture]]:
-        return self.read()
+    def images(self) -> dict[str, Picture | list[Picture]]:
+        """Pictures by camera of the policy, read here; lists where there is a history."""
+        return self.windows.pictures(self.episode, self.frame)
+
+    @property
+    def source(self) -> str:
+        """File, record and frame, for messages."""
+        return f"{self.windows.episodes[self.episode].source}, frame {self.frame}"
 
     @property
     def moment(self) -> Float32[np.ndarray, "P"]:
@@ -84,26 +91,33 @@ class Windows(Sequence[Window]):
 
     def __getitem__(self, index: int) -> Window:
         number, frame = self.locate(index)
-        episode = self.episodes[number]
-        steps = frame + self._needed
-        inside = np.minimum(steps, len(episode) - 1)
-        past = np.maximum(frame + self._past, 0)
+        table, end = self.episodes.table, int(self._ends[number])
+        row = end - int(table.lengths[number]) + frame  # in the table, as are the following
+        rows = row + self._needed
+        inside = np.minimum(rows, end - 1)
         if self.resampling is None:
-            actions = episode.actions[inside]
+            actions = table.actions[inside]
         else:
-            actions = self.resampling.chunk(episode.actions[frame:], self.chunk)
+            actions = self.resampling.chunk(table.actions[row:end], self.chunk)
         return Window(
-            read=lambda: {camera: self._seen(pictures, past) for camera, pictures in episode.images.items()},
-            state=episode.state[frame] if self.history == 1 else episode.state[past],
+            state=table.state[row] if self.history == 1 else table.state[row - frame + self._moments(frame)],
             actions=actions,
-            action_mask=(steps < len(episode)) & episode.keep[inside],
-            instructions=episode.instructions,
-            source=f"{episode.source}, frame {frame}",
+            action_mask=(rows < end) & table.keep[inside],
+            instructions=self.episodes.instructions(number),
+            windows=self,
+            episode=number,
+            frame=frame,
         )
 
-    def _seen(self, pictures: Sequence[Picture], past: Int64[np.ndarray, "history"]) -> Picture | list[Picture]:
-        seen = [pictures[frame] for frame in past.tolist()]
-        return seen[0] if self.history == 1 else seen
+    def pictures(self, episode: int, frame: int) -> dict[str, Picture | list[Picture]]:
+        """What each camera showed at a frame and, with a history, before."""
+        images = self.episodes[episode].images.items()
+        if self.history == 1:
+            return {camera: pictures[frame] for camera, pictures in images}
+        return {camera: [pictures[at] for at in self._moments(frame).tolist()] for camera, pictures in images}
+
+    def _moments(self, frame: int) -> Int64[np.ndarray, "history"]:
+        return np.maximum(frame + self._past, 0)
 
 
 def labelled(episodes: Episodes) -> Bool[np.ndarray, "E"]:

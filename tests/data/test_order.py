@@ -84,7 +84,8 @@ def mixed(**values) -> Mixed:
 
 
 def test_shares_are_exact_over_a_period_and_never_far_away():
-    sets = np.concatenate([mixed()(step).sets for step in range(2 * PERIOD // 32)])
+    rows = mixed()
+    sets = np.concatenate([rows(step).sets for step in range(2 * PERIOD // 32)])
     assert np.bincount(sets[:PERIOD]).tolist() == np.bincount(sets[PERIOD:]).tolist()
     np.testing.assert_allclose(np.bincount(sets[:PERIOD]) / PERIOD, MIXTURE["shares"], atol=1 / PERIOD)
     for rows in (320, 3_200, 32_000):
@@ -93,8 +94,8 @@ def test_shares_are_exact_over_a_period_and_never_far_away():
 
 
 def test_each_data_set_of_a_mixture_keeps_its_epochs():
-    rows = [mixed()(step) for step in range(100)]
-    sets, windows = (np.concatenate(column) for column in zip(*rows, strict=True))
+    rows = mixed()
+    sets, windows = (np.concatenate(column) for column in zip(*map(rows, range(100)), strict=True))
     for number, size in enumerate((31, 40, 10)):
         seen = windows[sets == number]
         for epoch in seen[: len(seen) // size * size].reshape(-1, size):
@@ -115,8 +116,8 @@ def test_a_step_does_not_depend_on_the_steps_before(step):
 
 
 def test_the_size_of_the_batch_changes_only_where_it_is_cut():
-    large = [np.concatenate(c) for c in zip(*(mixed(batch_size=48)(step) for step in range(4)), strict=True)]
-    small = [np.concatenate(c) for c in zip(*(mixed(batch_size=16)(step) for step in range(12)), strict=True)]
+    large = [np.concatenate(c) for c in zip(*map(mixed(batch_size=48), range(4)), strict=True)]
+    small = [np.concatenate(c) for c in zip(*map(mixed(batch_size=16), range(12)), strict=True)]
     for a, b in zip(large, small, strict=True):
         np.testing.assert_array_equal(a, b)
 
