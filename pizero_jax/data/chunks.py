@@ -80,7 +80,7 @@ class ChunkNormalizer:
         self, raw: Float[np.ndarray, "*batch C a"], state: Float[np.ndarray, "*batch P"]
     ) -> Float32[np.ndarray, "*batch C a"]:
         """About unit variance, or about [-1, 1]; `state` is the raw one before the chunk."""
-        return self._normalizer.normalize(raw - self.origin(state))
+        return self._normalizer.normalize(raw - self.origin(state) if len(self._relative) else raw)
 
     def unnormalize(
         self, chunk: Float[np.ndarray, "*batch C a"], state: Float[np.ndarray, "*batch P"]

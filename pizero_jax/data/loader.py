@@ -185,10 +185,14 @@ def batches(
 
     mine = _rows(batch_size, process_index, process_count)
     rows = data.order(seed, batch_size)
+    is_random = any(s.processor.is_random or s.train.episodes.table.instructions.shape[1] > 1 for s in data.sources)
+
+    def rng(step: int, row: int) -> np.random.Generator:
+        return np.random.default_rng((_ROW, seed, step, row))
 
     def make(step: int) -> Batch:
         sets, windows = rows(step)
-        drawn = [(int(sets[row]), int(windows[row]), np.random.default_rng((_ROW, seed, step, row))) for row in mine]
+        drawn = [(int(sets[row]), int(windows[row]), rng(step, row) if is_random else None) for row in mine]
         return _batch(data, "train", drawn)
 
     cv2.setNumThreads(0)  # pictures are small and rows are parallel already
@@ -239,7 +243,7 @@ def _rows(batch_size: int, process_index: int, process_count: int) -> range:
 def _batch(data: Data, split: str, drawn: Sequence[tuple[int, int, np.random.Generator | None]]) -> Batch:
     """Of (data set, window, its randomness); pictures are decoded into their places in the batch."""
     first = data.sources[0].processor
-    pictures = {camera: np.zeros((len(drawn), *first.picture_shape), np.uint8) for camera in first.cameras}
+    pictures = {camera: np.empty((len(drawn), *first.picture_shape), np.uint8) for camera in first.cameras}
     made = []
     for row, (number, index, rng) in enumerate(drawn):
         source = data.sources[number]
@@ -262,8 +266,6 @@ def _row(source: Source, window: Window, rng: np.random.Generator | None, out: d
         if source.config.on_corrupt == "raise":
             raise error from None
         logging.warning("masked: %s", error)
-        for array in out.values():
-            array[...] = 0
         observation, mask = processor.observation({}, window.state, window.instruction, out=out), np.zeros_like(mask)
     ids, token_mask = processor.tokens(window.actions, window.moment) or (None, None)
     if token_mask is not None:

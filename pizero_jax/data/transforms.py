@@ -27,6 +27,7 @@ Padded = tuple[Int32[np.ndarray, "T"], Bool[np.ndarray, "T"]]
 
 _GREY = np.tile([0.299, 0.587, 0.114, 0], (3, 1))  # ITU-R BT.601
 _IDENTITY = np.eye(3, 4)
+_STILL = AugmentationConfig(crop=1.0, rotation=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
 
 
 def decode(data: bytes, out: Picture | None = None) -> Picture:
@@ -163,6 +164,11 @@ class Processor:
         return (size, size, 3) if history == 1 else (history, size, size, 3)
 
     @property
+    def is_random(self) -> bool:
+        """Whether rows of training differ from those of acting."""
+        return self._drops or self.data.augmentation != _STILL
+
+    @functools.cached_property
     def action_dim_mask(self) -> Bool[np.ndarray, "A"]:
         """False for the policy's action dimensions that the data set does not have."""
         mask = np.arange(self.policy.action_dim) < len(self._actions)
@@ -189,7 +195,7 @@ class Processor:
           state: raw, as recorded.
           instruction: as recorded.
           rng: for augmentation and dropout; without it there is none.
-          out: zeros of the policy's size for each camera, into which the pictures go.
+          out: of the policy's size for each camera; the pictures go there.
         """
         for camera in images:
             if camera not in self.cameras:
@@ -201,10 +207,12 @@ class Processor:
         moment = state if state.ndim == 1 else state[-1]
         bins = tokenizers.state_bins(moment, openpi=self.data.openpi_state_bins) if self._form.has_state else ()
         prompt, prompt_mask = self._prompt(instruction, tuple(map(int, bins)))
-        pictures = out or {camera: np.zeros(self.picture_shape, np.uint8) for camera in self.cameras}
+        pictures = out or {camera: np.empty(self.picture_shape, np.uint8) for camera in self.cameras}
         for camera in self.cameras:
-            if camera in seen and not self.data.blind:  # black after augmentation, too
+            if camera in seen and not self.data.blind:
                 self._fill(camera, pictures[camera], images[camera], rng)
+            else:
+                pictures[camera][...] = 0
         return Observation(
             images={camera: pictures[camera] for camera in self.cameras},
             image_masks={camera: np.bool_(camera in seen) for camera in self.cameras},
