@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from etils import epath
 from jaxtyping import Float64
 
@@ -115,6 +116,9 @@ def resampling(config: DataConfig, A: int) -> Resampling | None:
         from pizero_jax.data.embodiments.table import find
 
         return Resampling(rate / config.chunk_hz, layout.changes(find(config.embodiment).actions))
+    if not config.changes:
+        logging.warning("config.data.chunk_hz = %g: no dimension of the actions at %s is a change over a step, as "
+                        "config.data.changes is empty: all hold until the next one", config.chunk_hz, config.path)  # fmt: skip
     runs = np.repeat(np.array(config.changes, int) > 0, np.abs(config.changes).astype(int))
     if len(runs) > A:
         raise InputError(f"config.data.changes = {config.changes} names {len(runs)} dimensions, config.data.action = "
