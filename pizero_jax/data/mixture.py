@@ -117,8 +117,8 @@ def resampling(config: DataConfig, A: int) -> Resampling | None:
 
         return Resampling(rate / config.chunk_hz, layout.changes(find(config.embodiment).actions))
     if not config.changes:
-        logging.warning("config.data.chunk_hz = %g: no dimension of the actions at %s is a change over a step, as "
-                        "config.data.changes is empty: all hold until the next one", config.chunk_hz, config.path)  # fmt: skip
+        logging.warning("config.data.changes is empty: all actions of %s are taken to hold, none to be changes that "
+                        "add up, as config.data.chunk_hz = %g resamples them", config.path, config.chunk_hz)  # fmt: skip
     runs = np.repeat(np.array(config.changes, int) > 0, np.abs(config.changes).astype(int))
     if len(runs) > A:
         raise InputError(f"config.data.changes = {config.changes} names {len(runs)} dimensions, config.data.action = "
