@@ -117,8 +117,8 @@ def resampling(config: DataConfig, A: int) -> Resampling | None:
 
         return Resampling(rate / config.chunk_hz, layout.changes(find(config.embodiment).actions))
     if not config.changes:
-        logging.warning("config.data.changes is empty: all actions of %s are taken to hold, none to be changes that "
-                        "add up, as config.data.chunk_hz = %g resamples them", config.path, config.chunk_hz)  # fmt: skip
+        message = "config.data.changes is empty: at %s no action is taken for a change that adds up at chunk_hz = %g"
+        logging.warning(message, config.path, config.chunk_hz)
     runs = np.repeat(np.array(config.changes, int) > 0, np.abs(config.changes).astype(int))
     if len(runs) > A:
         raise InputError(f"config.data.changes = {config.changes} names {len(runs)} dimensions, config.data.action = "
