@@ -4,12 +4,16 @@ import difflib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from pizero_jax import processes
 from pizero_jax.types import InputError
+
+COMMAND: list[str] = []  # what follows `--` on the command line, for commands that start another
 
 
 def run(main: Callable[[], None]) -> None:
@@ -17,6 +21,7 @@ def run(main: Callable[[], None]) -> None:
 
     An `InputError`, an unknown flag or config key, a value of the wrong type and a config file that is not there become
     one line `error: ...` on stderr and exit status 2. All other exceptions are our own faults and keep their traceback.
+    Of several processes one that fails ends at once, for the others may never come to an orderly end.
     """
     logging.set_verbosity(logging.WARNING)  # Orbax tells every rename at INFO; --verbosity=0 shows it
     app.run(lambda _: _one_line(main), flags_parser=lambda argv: _one_line(lambda: _parse(argv)))
@@ -26,11 +31,20 @@ def _one_line(function: Callable):
     try:
         return function()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{processes.label()}error: {error}", file=sys.stderr)
+        processes.abandon(2)
         sys.exit(2)
+    except Exception:
+        if processes.several():
+            print(f"{processes.label()}{traceback.format_exc()}", file=sys.stderr)
+            processes.abandon(1)
+        raise
 
 
 def _parse(argv: list[str]) -> list[str]:
+    if "--" in argv:
+        COMMAND[:] = argv[argv.index("--") + 1 :]
+        argv = argv[: argv.index("--")]
     file = _config_file(argv)
     if file is not None and not os.path.isfile(file):  # ml_collections would report it only when the config is used
         raise InputError(f"--config={file} is not a file; the ones that come along are in configs/")
