@@ -72,9 +72,7 @@ class Group:
 
     def __init__(self, command: Sequence[str], environments: Sequence[dict[str, str]]):
         if not command:
-            raise InputError(
-                "the command is missing; give it behind --, such as -- python -m launch.train --config=..."
-            )
+            raise InputError("the command is missing; give it behind --, as in -- python -m launch.train --config=...")
         self._members, self._readers = [], []
         self.told_to_stop = False  # by a signal that was forwarded
         for environment in environments:

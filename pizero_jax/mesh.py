@@ -62,8 +62,8 @@ def process_rows(mesh: Mesh) -> tuple[int, int]:
     starts = sorted({rows.start or 0 for (rows,) in slices})
     if starts != list(range(starts[0], starts[0] + len(starts))) or starts[0] % len(starts) or devices % len(starts):
         raise InputError(
-            f"config.mesh = {dict(mesh.shape)} puts rows {starts} of {devices} on process {jax.process_index()}; choose "
-            f"sizes that divide by the {jax.local_device_count()} devices of a process, or divide them"
+            f"config.mesh = {dict(mesh.shape)} puts rows {starts} of {devices} on process {jax.process_index()}; "
+            f"choose sizes that divide by the {jax.local_device_count()} devices of a process, or divide them"
         )
     return starts[0] // len(starts), devices // len(starts)
 

@@ -49,7 +49,7 @@ def start(config: DistributedConfig) -> None:
 
 
 def arguments_of(environment: Mapping[str, str]) -> dict[str, Any] | None:
-    """What `jax.distributed.initialize` has to be told; nothing where it finds out itself; None for a single process."""
+    """What `jax.distributed.initialize` has to be told; nothing if it finds out itself; None for a single process."""
     launcher = detect(environment)
     if launcher != "variables":
         return None if launcher is None else {}
@@ -100,8 +100,8 @@ def detect(environment: Mapping[str, str]) -> str | None:
 def _named_if_missing(seconds: int, address: str | None) -> Iterator[None]:
     """Says, before JAX ends the process, what it is that ends it.
 
-    JAX waits in C++ for all processes and aborts if one does not come. Its coordinator lists who is missing, but only if
-    it gives up before its clients do: JAX has no public way to say when.
+    JAX waits in C++ for all processes and aborts if one does not come. Its coordinator lists who is missing, but only
+    if it gives up before its clients do: JAX has no public way to say when.
     """
     from jax._src import distributed
 
