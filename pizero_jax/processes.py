@@ -191,6 +191,35 @@ def from_first(name: str, make: Callable[[], Any], seconds: int) -> Any:
     return answer["value"]
 
 
+def from_all(name: str, value: Any, seconds: int) -> list[Any]:
+    """The values of all processes, in their order, in all of them; values that JSON knows. `name` may be used once."""
+    if not several():
+        return [value]
+    client = _client()
+    client.key_value_set(f"{name}/{jax.process_index()}", json.dumps(value))
+    keys = [f"{name}/{i}" for i in range(jax.process_count())]
+    return [json.loads(client.blocking_key_value_get(key, seconds * 1000)) for key in keys]
+
+
+def compiled_together(function: Callable, name: str, seconds: int) -> Callable:
+    """`function`, a jitted one, whose first call waits until all processes have compiled it.
+
+    One may find the program in its cache where another compiles for minutes; the first collective waits less: 30 s with
+    Gloo.
+    """
+    if not several():
+        return function
+    compiled = []
+
+    def call(*arguments):
+        if not compiled:
+            compiled.append(function.lower(*arguments).compile())
+            meet(name, seconds)
+        return compiled[0](*arguments)
+
+    return call
+
+
 def stop_signal() -> Callable[[int], bool]:
     """From now on SIGTERM asks to stop: a function of the finished steps that says when.
 

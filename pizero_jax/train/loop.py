@@ -53,6 +53,7 @@ def fit(
     start = newest(checkpoints, config.distributed.start_timeout)
     state = checkpoints.restore(state, start) if start else start_from(state, given)
     step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed, len(sets))
+    step = processes.compiled_together(step, "compiled", config.distributed.start_timeout)
     sums = compile_validation(policy, config.validation.time_bins, decode)
     held_out = {name: [to_mesh(batch, mesh) for batch in batches] for name, batches in val_batches.items()}
 

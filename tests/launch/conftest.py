@@ -19,7 +19,7 @@ for arguments in json.load(sys.stdin):
         if not (child := os.fork()):
             os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
             sys.argv[1:] = arguments
-            launch.run(command.main)
+            launch.run(command.main, config_needed={config_needed})
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         out.seek(0), err.seek(0)
         print(json.dumps(dict(returncode=status, stdout=out.read(), stderr=err.read())), flush=True)
@@ -30,10 +30,10 @@ for arguments in json.load(sys.stdin):
 def forked():
     """A function that runs many command lines of one command: (module, command lines, devices) -> results."""
 
-    def run(module: str, command_lines: list[list[str]], devices: int = 1) -> list[SimpleNamespace]:
+    def run(module: str, command_lines: list[list[str]], devices: int = 1, config_needed: bool = True):
         environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         lines = json.dumps([[str(argument) for argument in line] for line in command_lines])
-        source = FORK.format(module=module)
+        source = FORK.format(module=module, config_needed=config_needed)
         result = subprocess.run(
             [sys.executable, "-c", source], input=lines, capture_output=True, text=True, cwd=ROOT, env=environment
         )
