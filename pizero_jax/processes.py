@@ -31,7 +31,7 @@ _SLACK = 5  # seconds that JAX's clients wait longer than its coordinator, which
 
 
 def start(config: DistributedConfig) -> None:
-    """Joins the other processes, if the environment says that there are any. Touches no device.
+    """Joins the other processes, if the environment says that there are any.
 
     Raises:
       InputError: what the environment says is incomplete.
@@ -46,6 +46,8 @@ def start(config: DistributedConfig) -> None:
             heartbeat_timeout_seconds=config.heartbeat,
         )
     _client().key_value_set(f"host/{jax.process_index()}", socket.gethostname())
+    if jax.default_backend() == "cpu" and not is_first():
+        _keep_compiled_programs()
 
 
 def arguments_of(environment: Mapping[str, str]) -> dict[str, Any] | None:
@@ -128,6 +130,21 @@ def _named_if_missing(seconds: int, address: str | None) -> Iterator[None]:
     finally:
         distributed._jax.get_distributed_runtime_service = service
         timer.cancel()
+
+
+def _keep_compiled_programs() -> None:
+    """Lets this process write to the compile cache, too.
+
+    JAX leaves that to process 0, whose programs serve the others on accelerators. On CPUs each process has its own, and
+    would compile them again at each restart while process 0 waits.
+    """
+    from jax._src import compilation_cache, compiler
+
+    def write(key: str, seconds: float, name: str, backend: Any, executable: Any, host_callbacks: Any) -> None:
+        if not host_callbacks and seconds >= jax.config.jax_persistent_cache_min_compile_time_secs:
+            compilation_cache.put_executable_and_time(key, name, executable, backend, int(seconds))
+
+    compiler._cache_write = write
 
 
 def several() -> bool:
