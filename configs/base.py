@@ -102,6 +102,11 @@ def get_config() -> ConfigDict:
 
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # devices along each axis; -1 takes the rest
 
+    c.distributed = ConfigDict()  # runs of several processes
+    c.distributed.start_timeout = 600  # seconds that they wait for each other, compiling included
+    c.distributed.heartbeat = 30  # seconds without a sign of life after which one counts as dead, and all end
+    c.compile_cache = "~/.cache/pizero_jax/compiled"  # compiled programs: a restart takes seconds; empty: nowhere
+
     c.validation = ConfigDict()
     c.validation.every = 1_000  # steps
     c.validation.batches = 8  # of held-out windows, with the same noise and times every time

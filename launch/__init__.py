@@ -4,33 +4,47 @@ import difflib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from pizero_jax import processes
 from pizero_jax.types import InputError
 
+COMMAND: list[str] = []  # what follows `--` on the command line, for commands that start another
 
-def run(main: Callable[[], None]) -> None:
+
+def run(main: Callable[[], None], *, config_needed: bool = True) -> None:
     """Parses the flags and calls `main`; never returns.
 
     An `InputError`, an unknown flag or config key, a value of the wrong type and a config file that is not there become
     one line `error: ...` on stderr and exit status 2. All other exceptions are our own faults and keep their traceback.
+    Of several processes one that fails ends at once, for the others may never come to an orderly end.
     """
     logging.set_verbosity(logging.WARNING)  # Orbax tells every rename at INFO; --verbosity=0 shows it
-    app.run(lambda _: _one_line(main), flags_parser=lambda argv: _one_line(lambda: _parse(argv)))
+    app.run(lambda _: _one_line(main), flags_parser=lambda argv: _one_line(lambda: _parse(argv, config_needed)))
 
 
 def _one_line(function: Callable):
     try:
         return function()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{processes.label()}error: {error}", file=sys.stderr)
+        processes.abandon(2)
         sys.exit(2)
+    except Exception:
+        if processes.several():
+            print(f"{processes.label()}{traceback.format_exc()}", file=sys.stderr)
+            processes.abandon(1)
+        raise
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], config_needed: bool) -> list[str]:
+    if "--" in argv:
+        COMMAND[:] = argv[argv.index("--") + 1 :]
+        argv = argv[: argv.index("--")]
     file = _config_file(argv)
     if file is not None and not os.path.isfile(file):  # ml_collections would report it only when the config is used
         raise InputError(f"--config={file} is not a file; the ones that come along are in configs/")
@@ -39,7 +53,7 @@ def _parse(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError, TypeError, ValueError, flags.Error) as error:
         raise InputError(_unknown_key(argv, file) or " ".join(str(error.args[0]).split())) from error
     from_checkpoint = "checkpoint" in flags.FLAGS and flags.FLAGS.checkpoint  # which carries its config
-    if "config" in flags.FLAGS and flags.FLAGS.config is None and not from_checkpoint:
+    if config_needed and "config" in flags.FLAGS and flags.FLAGS.config is None and not from_checkpoint:
         raise InputError("--config is missing; start from a file in configs/, for example --config=configs/base.py")
     if rest[1:]:
         raise InputError(f"{rest[1]!r} is not a flag; flags look like --config.seed=1")

@@ -3,7 +3,8 @@
     python -m launch.train --config=configs/pi0_metaworld.py --workdir=runs/demo [--config.optimizer.peak=3e-4 ...]
 
 Writes `config.json`, `metrics.jsonl`, `curves.png` and `checkpoints/` into the workdir; --resume goes on from the
-newest checkpoint as if the run had never stopped.
+newest checkpoint as if the run had never stopped. On SIGTERM it saves, stops and exits with status 75. On several hosts
+the same command runs once on each: docs/many_hosts.md.
 """
 
 import dataclasses
@@ -14,14 +15,14 @@ import sys
 from pathlib import Path
 
 import jax
-from absl import flags
+from absl import flags, logging
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
 import launch
 from pizero_jax import mesh as meshes
-from pizero_jax import policies
+from pizero_jax import policies, processes
 from pizero_jax.config import TrainConfig, build, differences
 from pizero_jax.data import loader, normalize
 from pizero_jax.provenance import versions
@@ -38,22 +39,34 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what the workdir holds
 JSON = flags.DEFINE_bool("json", False, "Print the last metrics as JSON.")
 
 # What a resumed run may change: everything else would make it another run.
-FREE = ("steps", "mesh", "validation", "checkpoint", "log", "wandb", "env", "init", "data.path", "data.index_dir",
-        "data.threads", "data.prefetch")  # fmt: skip
+FREE = ("steps", "mesh", "distributed", "compile_cache", "validation", "checkpoint", "log", "wandb", "env", "init",
+        "data.path", "data.index_dir", "data.threads", "data.prefetch")  # fmt: skip
 
 
 def main() -> None:
     config = build(TrainConfig, CONFIG.value)
     if not WORKDIR.value:
         raise InputError("--workdir is missing; name the folder of this run, such as --workdir=runs/demo")
-    metrics = train(config, Path(WORKDIR.value), resume=RESUME.value, overwrite=OVERWRITE.value)
-    if JSON.value:
+    processes.start(config.distributed)
+    if not processes.is_first():
+        logging.set_verbosity(logging.ERROR)
+    finished, metrics = train(config, Path(WORKDIR.value), resume=RESUME.value, overwrite=OVERWRITE.value)
+    if JSON.value and processes.is_first():
         print(json.dumps(metrics))
+    if not finished:
+        if processes.is_first():
+            print("stopped by SIGTERM; --resume goes on", file=sys.stderr)
+        sys.exit(processes.RESUME)
 
 
-def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite: bool = False) -> dict[str, float]:
-    """Trains, and returns the last value of each metric."""
-    prepare(workdir, config, resume=resume, overwrite=overwrite)
+def train(
+    config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite: bool = False
+) -> tuple[bool, dict[str, float]]:
+    """Trains; returns whether to the end, and in process 0 the last value of each metric."""
+    stop, first, seconds = processes.stop_signal(), processes.is_first(), config.distributed.start_timeout
+    processes.from_first("workdir", lambda: prepare(workdir, config, resume=resume, overwrite=overwrite), seconds)
+    if config.compile_cache:
+        jax.config.update("jax_compilation_cache_dir", str(Path(config.compile_cache).expanduser()))
     data = loader.open_data(config, saved_action_tokens(workdir) if resume else None)
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch_size(config.batch_size, mesh)
@@ -61,40 +74,44 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
     given = None
     if config.init.weights:
         given = initial.given_params(config.init.weights, nn.unbox(jax.eval_shape(policy.init, jax.random.key(0))))
-    if len(data.sources) > 1:
+    if len(data.sources) > 1 and first:
         print(mixture_table(data, config), file=sys.stderr)
     if config.freeze.params or config.policy.lora.rules:
-        print(learning_table(policy, config), file=sys.stderr)
+        table = learning_table(policy, config)
+        if first:
+            print(table, file=sys.stderr)
     metadata = {
         "config": dataclasses.asdict(config),
         "statistics": normalize.to_saved(data.statistics),
         "action_tokens": data.action_tokens and data.action_tokens.to_dict(),
         "versions": versions() | {"devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}"},
     }
-    workdir.mkdir(parents=True, exist_ok=True)
-    if overwrite:
-        clear(workdir)
-    (workdir / "config.json").write_text(json.dumps(metadata, indent=2) + "\n")
-
-    process = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    size = {"batch_size": config.batch_size} | process
+    index, count = meshes.process_rows(mesh)
+    size = {"batch_size": config.batch_size, "process_index": index, "process_count": count}
     threads = {"threads": config.data.threads, "prefetch": config.data.prefetch}
-    loop.fit(
+    held_out = loader.validation_batches(data, count=config.validation.batches, **size)
+    processes.meet("data opened", seconds)
+    processes.from_first("workdir made", lambda: begin(workdir, metadata, overwrite=overwrite), seconds)
+    state = loop.fit(
         config,
         policy,
         mesh,
         lambda start: loader.batches(data, seed=config.seed, start=start, **size, **threads),
-        loader.validation_batches(data, count=config.validation.batches, **size),
+        held_out,
         workdir,
         metadata,
         given=given,
         # On the host, with the whole batch: of one process.
         decode=loader.decoder(data) if policy.logits and jax.process_count() == 1 else None,
         sets=tuple(source.name for source in data.sources),
+        stop=stop,
     )
+    finished = int(state.step) >= config.steps
+    if not first:
+        return finished, {}
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     learning_curves(records, workdir / "curves.png")
-    return {name: value for record in records for name, value in record.items()}
+    return finished, {name: value for record in records for name, value in record.items()}
 
 
 def mixture_table(data: loader.Data, config: TrainConfig) -> str:
@@ -156,6 +173,14 @@ def prepare(workdir: Path, config: TrainConfig, *, resume: bool, overwrite: bool
         if changed:
             raise InputError(f"--workdir={workdir} was made with another config: {'; '.join(changed)}. Restore these, "
                              "or start another run.")  # fmt: skip
+
+
+def begin(workdir: Path, metadata: dict, *, overwrite: bool) -> None:
+    """Makes the folder, and says in it what runs there."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        clear(workdir)
+    (workdir / "config.json").write_text(json.dumps(metadata, indent=2) + "\n")
 
 
 def clear(workdir: Path) -> None:

@@ -258,6 +258,12 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+    start_timeout: int
+    heartbeat: int
+
+
+@dataclasses.dataclass(frozen=True)
 class ValidationConfig:
     every: int
     batches: int
@@ -315,6 +321,8 @@ class TrainConfig:
     data: DataConfig
     optimizer: OptimizerConfig
     mesh: MeshConfig
+    distributed: DistributedConfig
+    compile_cache: str
     validation: ValidationConfig
     checkpoint: CheckpointConfig
     log: LogConfig
@@ -361,7 +369,8 @@ class TrainConfig:
         _require(0 <= o.ema < 1, "config.optimizer.ema", o.ema, "in [0, 1)")
         _require(o.warmup >= 0, "config.optimizer.warmup", o.warmup, "0 or more")
         _require(o.clip > 0, "config.optimizer.clip", o.clip, "positive")
-        for key in ("validation.every", "validation.time_bins", "checkpoint.every", "checkpoint.keep", "log.every"):
+        for key in ("validation.every", "validation.time_bins", "checkpoint.every", "checkpoint.keep", "log.every",
+                    "distributed.start_timeout", "distributed.heartbeat"):  # fmt: skip
             group, name = key.split(".")
             value = getattr(getattr(self, group), name)
             _require(value >= 1, f"config.{key}", value, "at least 1")

@@ -49,6 +49,25 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def process_rows(mesh: Mesh) -> tuple[int, int]:
+    """(which, of how many) equal shares of a batch lies on the devices of this process.
+
+    Processes that share one tensor group hold the same rows.
+
+    Raises:
+      InputError: the rows of this process do not lie together.
+    """
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    slices = batch_sharding(mesh).addressable_devices_indices_map((devices,)).values()
+    starts = sorted({rows.start or 0 for (rows,) in slices})
+    if starts != list(range(starts[0], starts[0] + len(starts))) or starts[0] % len(starts) or devices % len(starts):
+        raise InputError(
+            f"config.mesh = {dict(mesh.shape)} puts rows {starts} of {devices} on process {jax.process_index()}; "
+            f"choose sizes that divide by the {jax.local_device_count()} devices of a process, or divide them"
+        )
+    return starts[0] // len(starts), devices // len(starts)
+
+
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % rows:

@@ -73,3 +73,35 @@ def test_an_axis_that_does_not_divide_its_dimension_is_left_out(shape, axes, spe
 
 def test_a_leaf_without_axes_is_whole_everywhere():
     assert not any(meshes.shardings({"n": jax.ShapeDtypeStruct((), jnp.int32)}, mesh_of(2, 4, 1))["n"].spec)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "process", "share"),
+    [
+        ((8, 1, 1), [0, 1, 2, 3], (0, 2)),
+        ((8, 1, 1), [4, 5, 6, 7], (1, 2)),
+        ((2, 2, 2), [2, 3], (1, 4)),
+        ((2, 1, 4), [2, 3], (0, 2)),  # half a tensor group, the other half of which has the same rows
+        ((1, 1, 8), [4, 5], (0, 1)),
+        ((1, 1, 8), range(8), (0, 1)),
+    ],
+)
+def test_the_rows_of_a_process_follow_from_its_devices(monkeypatch, mesh, process, share):
+    assert rows_on(monkeypatch, mesh, process) == share
+
+
+def test_rows_that_do_not_lie_together_are_an_input_error(monkeypatch):
+    with pytest.raises(InputError, match=r"rows \[0, 2\] of 8"):
+        rows_on(monkeypatch, (8, 1, 1), [0, 2])
+
+
+def rows_on(monkeypatch, sizes, process):
+    """`process_rows` where these of all devices belong to the process."""
+    data, fsdp, tensor = sizes
+
+    def rows(_):
+        return {device: (slice(device // tensor, device // tensor + 1),) for device in process}
+
+    sharding = SimpleNamespace(addressable_devices_indices_map=rows)
+    monkeypatch.setattr(meshes, "batch_sharding", lambda mesh: sharding)
+    return meshes.process_rows(SimpleNamespace(shape={"data": data, "fsdp": fsdp, "tensor": tensor}))

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from pizero_jax import processes
 from pizero_jax.config import TrainConfig
 from pizero_jax.train import freeze, optimizer
 from pizero_jax.train.checkpoint import Checkpoints
-from pizero_jax.train.metrics import MetricsLog, progress
+from pizero_jax.train.metrics import MetricsLog, NoLog, progress
 from pizero_jax.train.step import TrainState, compile_step, init_state, to_mesh
 from pizero_jax.train.validate import compile_validation, validate
 from pizero_jax.types import Batch, Params, Policy
@@ -32,6 +33,7 @@ def fit(
     given: Callable[[Params], Params] | None = None,
     decode: Callable | None = None,
     sets: Sequence[str] = ("",),
+    stop: Callable[[int], bool] = lambda done: False,
 ) -> TrainState:
     """The state after `config.steps` updates, going on from the newest checkpoint in `workdir` if there is one.
 
@@ -42,26 +44,30 @@ def fit(
       given: replaces fresh parameters by those that training starts from.
       decode: from tokens to normalised actions, for the validation of policies that write tokens.
       sets: names of the data sets, in the order of their numbers in the batches.
+      stop: asked after each step, with the number of finished ones; True saves and ends early.
     """
     tx = optimizer.make(config.optimizer)
     rate = optimizer.learning_rate(config.optimizer)
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
     state, placed = init_state(policy, tx, config.optimizer.ema, config.seed, mesh, config.freeze)
-    start = max(checkpoints.steps, default=0)
+    start = newest(checkpoints, config.distributed.start_timeout)
     state = checkpoints.restore(state, start) if start else start_from(state, given)
     step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed, len(sets))
+    step = processes.compiled_together(step, "compiled", config.distributed.start_timeout)
     sums = compile_validation(policy, config.validation.time_bins, decode)
     held_out = {name: [to_mesh(batch, mesh) for batch in batches] for name, batches in val_batches.items()}
 
-    log = MetricsLog(workdir, metadata["config"], config.wandb, start)
-    bar = progress(config.steps, start)
+    first = processes.is_first()
+    log = MetricsLog(workdir, metadata["config"], config.wandb, start) if first else NoLog()
+    bar = progress(config.steps, start, show=first)
     clock = Stopwatch(config.batch_size)
     recent = []
     updates = advance(step, state, train_batches(start), mesh, clock, start, config.steps)
     for done, state, metrics in updates:
         recent.append(metrics)
         bar.update()
-        if done % config.log.every == 0 or done == config.steps:
+        last = stop(done) or done == config.steps
+        if done % config.log.every == 0 or last:
             values = averages(jax.device_get(recent), sets)
             values |= {"learning_rate": float(rate(done - 1))} | clock.read(len(recent))
             log.write(done, values)
@@ -74,14 +80,22 @@ def fit(
                 values = validate(sums, state.acting_params, held_out, config.seed)
             log.write(done, values)
             summary = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-            bar.write(f"step {done}: {summary}", file=sys.stderr)
-        if done % config.checkpoint.every == 0 or done == config.steps:
+            if first:
+                bar.write(f"step {done}: {summary}", file=sys.stderr)
+        if done % config.checkpoint.every == 0 or last:
             with clock.stopped():
                 checkpoints.save(state, metadata)
+        if last:
+            break
     checkpoints.close()
     bar.close()
     log.close()
     return state
+
+
+def newest(checkpoints: Checkpoints, seconds: int) -> int:
+    """The step to go on from, in all processes what the first sees: file systems may show it to others later."""
+    return processes.from_first("newest step", lambda: max(checkpoints.steps, default=0), seconds)
 
 
 def averages(recent: Sequence[dict[str, Any]], sets: Sequence[str]) -> dict[str, float]:

@@ -41,6 +41,16 @@ class MetricsLog:
             self._wandb.finish()
 
 
+class NoLog:
+    """Of processes that leave logging to the first."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _step(line: str) -> float:
     """The step of a record; a line that a killed process left unfinished belongs to no step."""
     with contextlib.suppress(ValueError):
@@ -70,6 +80,7 @@ def _logged_in() -> bool:
     return False
 
 
-def progress(total: int, initial: int) -> tqdm:
+def progress(total: int, initial: int, show: bool = True) -> tqdm:
     """The progress line; loss and rates are set as its postfix."""
-    return tqdm(total=total, initial=initial, desc="train", unit="step", dynamic_ncols=True, smoothing=0.05)
+    options = dict(desc="train", unit="step", dynamic_ncols=True, smoothing=0.05)
+    return tqdm(total=total, initial=initial, disable=not show, **options)

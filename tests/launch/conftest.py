@@ -20,7 +20,7 @@ for arguments in json.load(sys.stdin):
         if not (child := os.fork()):
             os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
             sys.argv[1:] = arguments
-            launch.run(command.main)
+            launch.run(command.main, config_needed={config_needed})
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         out.seek(0), err.seek(0)
         print(json.dumps(dict(returncode=status, stdout=out.read(), stderr=err.read())), flush=True)
@@ -35,11 +35,17 @@ def forked():
     """
 
     def run(
-        module: str, command_lines: list[list[str]], devices: int = 1, warm: tuple[str, ...] = ()
+        module: str,
+        command_lines: list[list[str]],
+        devices: int = 1,
+        warm: tuple[str, ...] = (),
+        config_needed: bool = True,
     ) -> list[SimpleNamespace]:
         environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         lines = json.dumps([[str(argument) for argument in line] for line in command_lines])
-        source = FORK.format(module=module, warm="\n".join(f"import {name}" for name in warm))
+        imports = "
+".join(f"import {name}" for name in warm)
+        source = FORK.format(module=module, warm=imports, config_needed=config_needed)
         result = subprocess.run(
             [sys.executable, "-c", source], input=lines, capture_output=True, text=True, cwd=ROOT, env=environment
         )
