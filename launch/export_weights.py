@@ -16,6 +16,7 @@ from flax import linen as nn
 import launch
 from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build
+from pizero_jax.old_configs import completed
 from pizero_jax.serve.policy import of_data_set
 from pizero_jax.train import freeze, optimizer
 from pizero_jax.train.checkpoint import Checkpoints, open_run
@@ -40,7 +41,7 @@ def main() -> None:
     checkpoints = open_run(CHECKPOINT.value, STEP.value, flag="--checkpoint")
     step = STEP.value if STEP.value is not None else checkpoints.steps[-1]
     metadata = checkpoints.metadata(step)
-    config = build(TrainConfig, metadata["config"])
+    config = build(TrainConfig, completed(metadata["config"]))
     saved = checkpoints.acting_shapes(step)
     params = checkpoints.acting_params(step, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved))
     policy, output = config.policy, Path(OUTPUT.value)

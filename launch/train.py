@@ -24,6 +24,7 @@ from pizero_jax import mesh as meshes
 from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build, differences
 from pizero_jax.data import loader, normalize
+from pizero_jax.old_configs import completed
 from pizero_jax.provenance import versions
 from pizero_jax.report import parameters, tables
 from pizero_jax.report.figures import learning_curves
@@ -151,7 +152,7 @@ def prepare(workdir: Path, config: TrainConfig, *, resume: bool, overwrite: bool
         if "source" in saved:
             raise InputError(f"--workdir={workdir} holds imported weights; start another run from them with "
                              f"--config.init.weights={workdir}")  # fmt: skip
-        changed = differences(saved["config"], dataclasses.asdict(config), free=FREE)
+        changed = differences(completed(saved["config"]), dataclasses.asdict(config), free=FREE)
         if changed:
             raise InputError(f"--workdir={workdir} was made with another config: {'; '.join(changed)}. Restore these, "
                              "or start another run.")  # fmt: skip
