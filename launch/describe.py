@@ -20,7 +20,7 @@ from pizero_jax.config import TrainConfig, build
 from pizero_jax.old_configs import completed
 from pizero_jax.report import parameters, tables
 from pizero_jax.train import optimizer
-from pizero_jax.train.checkpoint import open_run
+from pizero_jax.train.checkpoint import metadata_only, open_run
 from pizero_jax.train.flops import act_flops, forward_flops
 from pizero_jax.train.step import TrainState, fresh_state
 
@@ -31,7 +31,7 @@ JSON = flags.DEFINE_bool("json", False, "Print everything as JSON.")
 
 def main() -> None:
     if CHECKPOINT.value:
-        checkpoints = open_run(CHECKPOINT.value, None, flag="--checkpoint")
+        checkpoints = open_run(CHECKPOINT.value, None, flag="--checkpoint", parts=metadata_only)
         config = build(TrainConfig, completed(checkpoints.metadata(checkpoints.steps[-1])["config"]))
     else:
         config = build(TrainConfig, CONFIG.value)

@@ -17,6 +17,9 @@ ADDED: dict[str, Any] = {  # key -> the value that means what the code did befor
     "data.cache_gb": 4.0,
     "data.index_dir": "~/.cache/pizero_jax",
     "data.dropout": {"cameras": 0.0, "state": 0.0, "prompt": 0.0},
+    "checkpoint.keep_every": 0,
+    "checkpoint.best": "",
+    "checkpoint.best_mode": "min",
 }
 
 

@@ -45,9 +45,9 @@ def fit(
     """
     tx = optimizer.make(config.optimizer)
     rate = optimizer.learning_rate(config.optimizer)
-    checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+    checkpoints = Checkpoints(workdir, config.checkpoint)
     state, placed = init_state(policy, tx, config.optimizer.ema, config.seed, mesh, config.freeze)
-    start = max(checkpoints.steps, default=0)
+    start = checkpoints.newest() or 0
     state = checkpoints.restore(state, start) if start else start_from(state, given)
     step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed, len(sets))
     sums = compile_validation(policy, config.validation.time_bins, decode)
@@ -77,7 +77,7 @@ def fit(
             bar.write(f"step {done}: {summary}", file=sys.stderr)
         if done % config.checkpoint.every == 0 or done == config.steps:
             with clock.stopped():
-                checkpoints.save(state, metadata)
+                checkpoints.save(state, metadata, log.latest(done))
     checkpoints.close()
     bar.close()
     log.close()
