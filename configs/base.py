@@ -115,6 +115,9 @@ def get_config() -> ConfigDict:
     c.checkpoint = ConfigDict()
     c.checkpoint.every = 1_000  # steps, and at the end
     c.checkpoint.keep = 2  # newest ones
+    c.checkpoint.keep_every = 0  # steps: those at its multiples stay for good, beside the newest; 0: none
+    c.checkpoint.best = ""  # metric, such as "val/loss", whose best checkpoint stays, too; empty: none
+    c.checkpoint.best_mode = "min"  # lower is better; "max" for a success rate
 
     c.log = ConfigDict(dict(every=50))  # steps
     c.wandb = ConfigDict()

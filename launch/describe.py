@@ -17,9 +17,10 @@ from ml_collections import config_flags
 import launch
 from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build
+from pizero_jax.old_configs import completed
 from pizero_jax.report import parameters, tables
 from pizero_jax.train import optimizer
-from pizero_jax.train.checkpoint import open_run
+from pizero_jax.train.checkpoint import metadata_only, open_run
 from pizero_jax.train.flops import act_flops, forward_flops
 from pizero_jax.train.step import TrainState, fresh_state
 
@@ -30,8 +31,8 @@ JSON = flags.DEFINE_bool("json", False, "Print everything as JSON.")
 
 def main() -> None:
     if CHECKPOINT.value:
-        checkpoints = open_run(CHECKPOINT.value, None, flag="--checkpoint")
-        config = build(TrainConfig, checkpoints.metadata(checkpoints.steps[-1])["config"])
+        checkpoints = open_run(CHECKPOINT.value, None, flag="--checkpoint", parts=metadata_only)
+        config = build(TrainConfig, completed(checkpoints.metadata(checkpoints.steps[-1])["config"]))
     else:
         config = build(TrainConfig, CONFIG.value)
     description = describe(config)

@@ -16,9 +16,10 @@ from flax import linen as nn
 import launch
 from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build
+from pizero_jax.old_configs import completed
 from pizero_jax.serve.policy import of_data_set
 from pizero_jax.train import freeze, optimizer
-from pizero_jax.train.checkpoint import Checkpoints, open_run
+from pizero_jax.train.checkpoint import Checkpoints, everything, open_run
 from pizero_jax.train.step import fresh_state
 from pizero_jax.types import InputError
 from pizero_jax.weights import huggingface, openpi
@@ -37,10 +38,10 @@ JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON.")
 def main() -> None:
     if not CHECKPOINT.value or not OUTPUT.value:
         raise InputError("--checkpoint and --output are needed: the workdir of a run, and the folder to make")
-    checkpoints = open_run(CHECKPOINT.value, STEP.value, flag="--checkpoint")
+    checkpoints = open_run(CHECKPOINT.value, STEP.value, flag="--checkpoint", parts=everything)
     step = STEP.value if STEP.value is not None else checkpoints.steps[-1]
     metadata = checkpoints.metadata(step)
-    config = build(TrainConfig, metadata["config"])
+    config = build(TrainConfig, completed(metadata["config"]))
     saved = checkpoints.acting_shapes(step)
     params = checkpoints.acting_params(step, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved))
     policy, output = config.policy, Path(OUTPUT.value)

@@ -86,7 +86,7 @@ def write(
         "source": str(source),
     }
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(workdir, keep=1)
+    checkpoints = Checkpoints(workdir, config.checkpoint)
     checkpoints.save_params(params, metadata)
     checkpoints.close()
     (workdir / "config.json").write_text(json.dumps(metadata, indent=2) + "\n")

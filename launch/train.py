@@ -25,6 +25,7 @@ from pizero_jax import mesh as meshes
 from pizero_jax import policies, processes
 from pizero_jax.config import TrainConfig, build, differences
 from pizero_jax.data import loader, normalize
+from pizero_jax.old_configs import completed
 from pizero_jax.provenance import versions
 from pizero_jax.report import parameters, tables
 from pizero_jax.report.figures import learning_curves
@@ -169,7 +170,7 @@ def prepare(workdir: Path, config: TrainConfig, *, resume: bool, overwrite: bool
             raise InputError(f"--workdir={workdir} holds imported weights; start another run from them with "
                              f"--config.init.weights={workdir}")  # fmt: skip
         paths = [f"data.sets.{name}.path" for name in config.data.sets]
-        changed = differences(saved["config"], dataclasses.asdict(config), free=[*FREE, *paths])
+        changed = differences(completed(saved["config"]), dataclasses.asdict(config), free=[*FREE, *paths])
         if changed:
             raise InputError(f"--workdir={workdir} was made with another config: {'; '.join(changed)}. Restore these, "
                              "or start another run.")  # fmt: skip

@@ -272,8 +272,13 @@ class ValidationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
+    """`best`: name of a metric, or empty."""
+
     every: int
     keep: int
+    keep_every: int
+    best: str
+    best_mode: Literal["min", "max"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -374,6 +379,15 @@ class TrainConfig:
             group, name = key.split(".")
             value = getattr(getattr(self, group), name)
             _require(value >= 1, f"config.{key}", value, "at least 1")
+        c = self.checkpoint
+        multiple = f"0 or a multiple of config.checkpoint.every = {c.every}"
+        holds = c.keep_every >= 0 and c.keep_every % c.every == 0
+        _require(holds, "config.checkpoint.keep_every", c.keep_every, multiple)
+        if c.best:
+            group = "validation" if c.best.startswith("val/") else "log"
+            interval = getattr(self, group).every
+            allowed = f"a multiple of config.{group}.every = {interval}, when {c.best!r} is measured"
+            _require(c.every % interval == 0, "config.checkpoint.every", c.every, allowed)
         if self.env.name:
             allowed = f"1 to config.policy.chunk = {p.chunk}"
             _require(1 <= self.env.execute <= p.chunk, "config.env.execute", self.env.execute, allowed)

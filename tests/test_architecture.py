@@ -9,10 +9,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"config", "types", "mesh", "processes", "provenance"}
+BASE = {"config", "old_configs", "types", "mesh", "processes", "provenance"}
 BELOW_SERVING = BASE | {"nn", "flow", "policies", "data", "envs", "report", "train.checkpoint"}
 MAY_IMPORT = {  # part of pizero_jax -> the other parts that it may import
     "config": BASE,
+    "old_configs": BASE,
     "types": BASE,
     "mesh": BASE,
     "processes": BASE,

@@ -15,6 +15,7 @@ from pizero_jax.config import DataConfig, TrainConfig, build
 from pizero_jax.data import action_tokens, mixture, normalize
 from pizero_jax.data.action_tokens import ActionTokenizer
 from pizero_jax.data.transforms import Processor, stack
+from pizero_jax.old_configs import completed
 from pizero_jax.train.checkpoint import open_run
 from pizero_jax.types import InputError, Params, Policy
 
@@ -114,7 +115,7 @@ def load(workdir: str | Path, *, step: int | None = None, dataset: str | None = 
     metadata = checkpoints.metadata(step)
     if not metadata["statistics"]:
         raise InputError(f"--checkpoint={workdir} holds imported weights without statistics: train from it to act")
-    config = build(TrainConfig, metadata["config"])
+    config = build(TrainConfig, completed(metadata["config"]))
     statistics, data = of_data_set(config.data, metadata, dataset)
     config = dataclasses.replace(config, data=data)
     policy = policies.make(config.policy, config.loss)

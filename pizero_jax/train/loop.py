@@ -48,9 +48,9 @@ def fit(
     """
     tx = optimizer.make(config.optimizer)
     rate = optimizer.learning_rate(config.optimizer)
-    checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+    checkpoints = Checkpoints(workdir, config.checkpoint)
     state, placed = init_state(policy, tx, config.optimizer.ema, config.seed, mesh, config.freeze)
-    start = newest(checkpoints, config.distributed.start_timeout)
+    start = checkpoints.newest() or 0
     state = checkpoints.restore(state, start) if start else start_from(state, given)
     step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed, len(sets))
     step = processes.compiled_together(step, "compiled", config.distributed.start_timeout)
@@ -84,18 +84,13 @@ def fit(
                 bar.write(f"step {done}: {summary}", file=sys.stderr)
         if done % config.checkpoint.every == 0 or last:
             with clock.stopped():
-                checkpoints.save(state, metadata)
+                checkpoints.save(state, metadata, log.latest(done))
         if last:
             break
     checkpoints.close()
     bar.close()
     log.close()
     return state
-
-
-def newest(checkpoints: Checkpoints, seconds: int) -> int:
-    """The step to go on from, in all processes what the first sees: file systems may show it to others later."""
-    return processes.from_first("newest step", lambda: max(checkpoints.steps, default=0), seconds)
 
 
 def averages(recent: Sequence[dict[str, Any]], sets: Sequence[str]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from tqdm import tqdm
 
 from pizero_jax.config import WandbConfig
@@ -18,7 +19,9 @@ class MetricsLog:
     def __init__(self, workdir: Path, config: dict[str, Any], wandb_config: WandbConfig, resume_step: int = 0):
         self.path = workdir / "metrics.jsonl"
         self._forget_after(resume_step)
-        self._file = self.path.open("a")
+        self._file = self.path.open("ab", buffering=0)
+        self._waiting = b""
+        self._latest: tuple[int, dict[str, float]] = (resume_step, {})
         self._wandb = _start_wandb(workdir, config, wandb_config)
 
     def _forget_after(self, step: int) -> None:
@@ -30,12 +33,27 @@ class MetricsLog:
             scratch.replace(self.path)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        self._latest = step, self.latest(step) | values
+        self._waiting += (json.dumps({"step": step, **values}) + "\n").encode()
+        self._append()
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
+    def latest(self, step: int) -> dict[str, float]:
+        """All that was measured at `step`, if that is the newest."""
+        newest, values = self._latest
+        return values if newest == step else {}
+
+    def _append(self) -> None:
+        """A full disk does not end the run: what cannot be written waits for the next time."""
+        try:
+            while self._waiting:
+                self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except OSError as error:
+            logging.error("%s: %s; training goes on", self.path, error.strerror)
+
     def close(self) -> None:
+        self._append()
         self._file.close()
         if self._wandb is not None:
             self._wandb.finish()
@@ -46,6 +64,9 @@ class NoLog:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         pass
+
+    def latest(self, step: int) -> dict[str, float]:
+        return {}
 
     def close(self) -> None:
         pass

@@ -43,8 +43,7 @@ def forked():
     ) -> list[SimpleNamespace]:
         environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         lines = json.dumps([[str(argument) for argument in line] for line in command_lines])
-        imports = "
-".join(f"import {name}" for name in warm)
+        imports = "\n".join(f"import {name}" for name in warm)
         source = FORK.format(module=module, warm=imports, config_needed=config_needed)
         result = subprocess.run(
             [sys.executable, "-c", source], input=lines, capture_output=True, text=True, cwd=ROOT, env=environment

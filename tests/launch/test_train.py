@@ -93,6 +93,37 @@ def test_killed_and_resumed_equals_never_stopped(unbroken, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(unbroken, tmp_path):
+    workdir = tmp_path / "damaged"
+    shutil.copytree(unbroken, workdir)
+    file = max((workdir / "checkpoints/30/params/d").iterdir(), key=lambda file: file.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    result = run(workdir, "--resume")
+    assert f"{file} does not fit its sum in manifest.sha256; taking step 25" in result.stderr
+    assert losses(workdir) == losses(unbroken)
+    assert pizero_jax.load(workdir).step == 30
+
+
+@pytest.mark.slow
+def test_a_run_of_an_earlier_version_still_acts(unbroken, tmp_path, caplog):
+    """One without manifests, and with the config of a run of commit 46b27a2."""
+    shutil.copytree(unbroken / "checkpoints", tmp_path / "checkpoints")
+    old = json.loads((ROOT / "tests/old_config.json").read_text())
+    for step in (tmp_path / "checkpoints").iterdir():
+        (step / "manifest.sha256").unlink()
+        metadata = json.loads((step / "_CHECKPOINT_METADATA").read_text())
+        del metadata["custom_metadata"]["manifest"], metadata["custom_metadata"]["metrics"]
+        config = metadata["custom_metadata"]["config"]
+        config["data"] = {key: value for key, value in config["data"].items() if key in old["data"]}
+        config["checkpoint"] = old["checkpoint"]
+        (step / "_CHECKPOINT_METADATA").write_text(json.dumps(metadata))
+    assert pizero_jax.load(tmp_path).step == 30
+    assert "by an earlier version: not verified" in caplog.text
+
+
+@pytest.mark.slow
 def test_a_checkpoint_holds_what_acting_needs(unbroken, tmp_path):
     import numpy as np
 

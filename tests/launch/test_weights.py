@@ -129,9 +129,10 @@ def test_mistakes_are_one_line_and_write_nothing(imported, line, message):
 
 
 def test_a_backbone_alone_does_not_act(tmp_path):
+    from pizero_jax.config import CheckpointConfig
     from pizero_jax.train.checkpoint import Checkpoints
 
-    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(every=1, keep=1, keep_every=0, best="", best_mode="min"))
     metadata = {"config": {}, "statistics": {}, "action_tokens": None, "versions": {}}
     checkpoints.save_params({"backbone": {"embedding": np.zeros((2, 2), np.float32)}}, metadata)
     checkpoints.close()

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 from configs import base
 from pizero_jax import config as configs
 from pizero_jax import policies
-from pizero_jax.config import FreezeConfig, LoraConfig, LoraRule, LossConfig, MeshConfig
+from pizero_jax.config import CheckpointConfig, FreezeConfig, LoraConfig, LoraRule, LossConfig, MeshConfig
 from pizero_jax.mesh import make_mesh
 from pizero_jax.train import freeze, optimizer
 from pizero_jax.train.checkpoint import Checkpoints
@@ -98,7 +98,7 @@ def dots(jaxpr):
 
 def test_a_checkpoint_with_frozen_parameters_restores_and_acts(run, tmp_path):
     before, state, _ = run
-    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(every=1, keep=1, keep_every=0, best="", best_mode="min"))
     checkpoints.save(state, {})
     checkpoints.close()
     checkpoints = Checkpoints(tmp_path)

@@ -1,0 +1,38 @@
+"""Configs that were saved before some keys existed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+ADDED: dict[str, Any] = {  # key -> the value that means what the code did before; newer keys at the end
+    "data.changes": (),
+    "data.other_instructions": (),
+    "data.hz": 0.0,
+    "data.mixture": "",
+    "data.sets": {},
+    "data.weighting": "given",
+    "data.chunk_hz": 0.0,
+    "data.history": 1,
+    "data.unlabelled": "keep",
+    "data.on_corrupt": "raise",
+    "data.cache_gb": 4.0,
+    "data.index_dir": "~/.cache/pizero_jax",
+    "data.dropout": {"cameras": 0.0, "state": 0.0, "prompt": 0.0},
+    "checkpoint.keep_every": 0,
+    "checkpoint.best": "",
+    "checkpoint.best_mode": "min",
+    "distributed": {"start_timeout": 600, "heartbeat": 30},
+    "compile_cache": "",
+}
+
+
+def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved config with the keys that it lacks; one that a user writes has to name them all."""
+    config = dict(saved)
+    for path, value in ADDED.items():
+        *groups, key = path.split(".")
+        inner = config
+        for group in groups:
+            inner[group] = dict(inner.get(group, {}))  # a copy: what was given stays as it is
+            inner = inner[group]
+        inner.setdefault(key, value)
+    return config
