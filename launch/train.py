@@ -27,7 +27,7 @@ from pizero_jax.data import loader, normalize
 from pizero_jax.provenance import versions
 from pizero_jax.report import parameters, tables
 from pizero_jax.report.figures import learning_curves
-from pizero_jax.train import checkpoint, freeze, initial, loop
+from pizero_jax.train import checkpoint, freeze, initial, loop, optimizer, speed
 from pizero_jax.types import InputError, Policy
 from pizero_jax.weights.merge import equations
 
@@ -38,8 +38,8 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what the workdir holds
 JSON = flags.DEFINE_bool("json", False, "Print the last metrics as JSON.")
 
 # What a resumed run may change: everything else would make it another run.
-FREE = ("steps", "mesh", "validation", "checkpoint", "log", "wandb", "env", "init", "data.path", "data.threads",
-        "data.prefetch")  # fmt: skip
+FREE = ("steps", "accumulation", "nonfinite", "profile", "mesh", "validation", "checkpoint", "log", "wandb", "env",
+        "init", "data.path", "data.threads", "data.prefetch")  # fmt: skip
 
 
 def main() -> None:
@@ -56,14 +56,14 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
     prepare(workdir, config, resume=resume, overwrite=overwrite)
     data = loader.open_data(config, saved_action_tokens(workdir) if resume else None)
     mesh = meshes.make_mesh(config.mesh)
-    meshes.check_batch_size(config.batch_size, mesh)
+    meshes.check_batch_size(config.batch_size, mesh, config.accumulation)
     policy = policies.make(config.policy, config.loss)
     given = None
     if config.init.weights:
         given = initial.given_params(config.init.weights, nn.unbox(jax.eval_shape(policy.init, jax.random.key(0))))
     if len(data.sources) > 1:
         print(mixture_table(data, config), file=sys.stderr)
-    if config.freeze.params or config.policy.lora.rules:
+    if config.freeze.params or config.policy.lora.rules or config.optimizer.rates:
         print(learning_table(policy, config), file=sys.stderr)
     metadata = {
         "config": dataclasses.asdict(config),
@@ -91,10 +91,12 @@ def train(config: TrainConfig, workdir: Path, *, resume: bool = False, overwrite
         # On the host, with the whole batch: of one process.
         decode=loader.decoder(data) if policy.logits and jax.process_count() == 1 else None,
         sets=tuple(source.name for source in data.sources),
+        names=loader.row_names(data, seed=config.seed, batch_size=config.batch_size),
     )
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     learning_curves(records, workdir / "curves.png")
-    return {name: value for record in records for name, value in record.items()}
+    last = {name: value for record in records for name, value in record.items()}
+    return last | {"goodput": speed.goodput(records)}
 
 
 def mixture_table(data: loader.Data, config: TrainConfig) -> str:
@@ -115,15 +117,16 @@ def mixture_table(data: loader.Data, config: TrainConfig) -> str:
 
 
 def learning_table(policy: Policy, config: TrainConfig) -> str:
-    """What learns of each part; InputError if a pattern of `config.freeze` or of an adapter fits nothing."""
+    """What learns of each part; InputError if a pattern of `freeze`, of an adapter or of a rate fits nothing."""
     modules = equations(policy)
     for i, rule in enumerate(config.policy.lora.rules):
         if not any(re.fullmatch(rule.modules, module) for module in modules):
             where = f"config.policy.lora.rules[{i}].modules = {rule.modules!r}"
             raise InputError(f"{where} fits no module, such as {sorted(modules)[0]!r}; launch.describe shows all")
     leaves = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
-    learning, frozen = (flatten_dict(part, sep="/") for part in freeze.split(leaves, config.freeze))
-    return parameters.by_part(parameters.rows(learning, frozen))
+    learning, frozen = freeze.split(leaves, config.freeze)
+    optimizer.scales(learning, config.optimizer)
+    return parameters.by_part(parameters.rows(flatten_dict(learning, sep="/"), flatten_dict(frozen, sep="/")))
 
 
 def saved_action_tokens(workdir: Path) -> dict | None:
@@ -160,7 +163,7 @@ def prepare(workdir: Path, config: TrainConfig, *, resume: bool, overwrite: bool
 def clear(workdir: Path) -> None:
     """Removes what a run writes, and nothing else."""
     shutil.rmtree(workdir / checkpoint.FOLDER, ignore_errors=True)
-    for file in ("metrics.jsonl", "curves.png", "evaluation.json"):
+    for file in ("metrics.jsonl", "curves.png", "evaluation.json", "wandb_id.txt"):
         (workdir / file).unlink(missing_ok=True)
 
 

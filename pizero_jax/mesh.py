@@ -19,7 +19,7 @@ RULES = (
     ("heads", "tensor"),
     ("mlp", "tensor"),
     ("vocabulary", "tensor"),
-    ("kv_heads", None),
+    ("kv_heads", "tensor"),
     ("layers", None),
 )
 

@@ -70,7 +70,8 @@ def test_an_indivisible_batch_is_an_input_error():
         ((18, 8), ("embed", "mlp"), (None, "tensor")),  # 18 rows do not divide over 4
         ((16, 7), ("embed", "mlp"), ("fsdp", None)),
         ((2, 16, 3), ("layers", "embed", None), (None, "fsdp", None)),
-        ((2, 16, 8), ("kv_heads", "embed", None), (None, "fsdp", None)),
+        ((2, 16, 8), ("kv_heads", "embed", None), ("tensor", "fsdp", None)),
+        ((1, 16, 8), ("kv_heads", "embed", None), (None, "fsdp", None)),
     ],
 )
 def test_an_axis_that_does_not_divide_its_dimension_is_left_out(shape, axes, spec):
