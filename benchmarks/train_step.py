@@ -20,32 +20,13 @@ from pizero_jax import mesh as meshes
 from pizero_jax import policies, provenance
 from pizero_jax.config import PolicyConfig
 from pizero_jax.train import optimizer
-from pizero_jax.train.flops import forward_flops
+from pizero_jax.train.flops import forward_flops, peak_flops
 from pizero_jax.train.step import compile_step, init_state, to_mesh
 from pizero_jax.types import Batch, Observation
 
 _CONFIG = config_flags.DEFINE_config_file("config")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps to time, after two that warm up.", lower_bound=1)
 _JSON = flags.DEFINE_boolean("json", False, "Print JSON instead of a table.")
-
-# Dense bfloat16 FLOP/s per chip from the vendors' data sheets, by the beginning of JAX's device kind.
-PEAK_FLOPS = {
-    "NVIDIA B200": 2250e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA GeForce RTX 4090": 165e12,
-    "TPU v6 lite": 918e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v4": 275e12,
-}
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """Of one chip; None if it is not in the table."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if device_kind.startswith(name)), None)
 
 
 def random_batch(config: PolicyConfig, rows: int) -> Batch:
@@ -77,11 +58,11 @@ def seconds(function: Callable) -> tuple[float, object]:
 def measure(config: configs.TrainConfig, steps: int) -> dict[str, float | str | None]:
     """Each number by its name; None where the device does not tell."""
     mesh = meshes.make_mesh(config.mesh)
-    meshes.check_batch_size(config.batch_size, mesh)
+    meshes.check_batch_size(config.batch_size, mesh, config.accumulation)
     policy, tx = policies.make(config.policy, config.loss), optimizer.make(config.optimizer)
     state, placed = init_state(policy, tx, config.optimizer.ema, config.seed, mesh, config.freeze)
     batch = to_mesh(random_batch(config.policy, config.batch_size // jax.process_count()), mesh)
-    step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed)
+    step = compile_step(policy, tx, config.optimizer.ema, config.seed, mesh, placed, accumulation=config.accumulation)
     start = time.perf_counter()
     step = step.lower(state, batch).compile()
     compile_s = time.perf_counter() - start

@@ -7,14 +7,17 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # everything random follows from it
     c.steps = 30_000  # optimiser steps
-    c.batch_size = 32  # rows over the whole mesh
+    c.batch_size = 32  # rows of a step, over the whole mesh
+    c.accumulation = 1  # micro-batches that a step goes through them in: the same result, the memory of one of them
 
     # The published pi0: PaliGemma (SigLIP So400m/14 at 224 px, Gemma 2B) and a 300M action expert
     # (arXiv 2410.24164, appendix B; heads as in openpi, the paper's 18 is the depth).
     c.policy = ConfigDict()
     c.policy.name = "pi0"  # the row of pizero_jax.policies.POLICIES
     c.policy.dtype = "bfloat16"  # of activations; parameters stay float32
-    c.policy.remat = True  # recompute layers in the backward pass: memory for a third more compute
+    # What the backward pass computes again instead of keeping it: "none"; "full", whole layers, a third more compute;
+    # "dots", all but the results of products with weights; "attention", all but queries, keys, values and its output.
+    c.policy.remat = "full"
     c.policy.unroll = 1  # layers per iteration of the loop over them: more is faster on CPUs and compiles longer
     c.policy.cameras = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")  # their order in the sequence
     c.policy.image_size = 224  # pixels, square
@@ -98,7 +101,12 @@ def get_config() -> ConfigDict:
     c.optimizer.eps = 1e-8
     c.optimizer.weight_decay = 1e-10  # on matrices only, not on biases, norms and embeddings of position
     c.optimizer.clip = 1.0  # global gradient norm
+    c.optimizer.rates = ()  # dict(params=pattern, scale=0.1), ...: of whole parameter paths; the first that fits holds
     c.optimizer.ema = 0.99  # decay of the averaged weights, which act and are evaluated; 0 keeps none
+    c.optimizer.ema_dtype = "float32"  # what they are kept in; "bfloat16" halves their memory, rounded at random
+
+    c.nonfinite = ConfigDict()  # a step whose loss or gradient is not a number changes nothing and is counted
+    c.nonfinite.limit = 10  # such steps in a row that end the run
 
     c.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # devices along each axis; -1 takes the rest
 
@@ -120,9 +128,13 @@ def get_config() -> ConfigDict:
     c.checkpoint.best_mode = "min"  # lower is better; "max" for a success rate
 
     c.log = ConfigDict(dict(every=50))  # steps
+    c.profile = ConfigDict()
+    c.profile.steps = ()  # (10, 15) traces steps 11 to 15 into <workdir>/profile, for TensorBoard's profiler or XProf
     c.wandb = ConfigDict()
     c.wandb.mode = "auto"  # online if logged in, else offline; or "online", "offline", "disabled"
     c.wandb.project = "pizero_jax"
+    c.wandb.group = ""  # runs that belong together, such as the seeds of one config
+    c.wandb.tags = ()
 
     c.env = ConfigDict()  # where `launch.evaluate` runs the checkpoint
     c.env.name = ""  # "metaworld", "reach_toy", or empty for real data without a simulator

@@ -10,7 +10,7 @@ def get_config():
 
     p = c.policy
     p.dtype = "float32"  # CPUs have no fast bfloat16
-    p.remat = False  # memory is no concern at this size
+    p.remat = "none"  # memory is no concern at this size
     p.unroll = 4
     p.cameras = ("image", "wrist_image")
     p.image_size = 64

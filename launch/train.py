@@ -29,7 +29,7 @@ from pizero_jax.old_configs import completed
 from pizero_jax.provenance import versions
 from pizero_jax.report import parameters, tables
 from pizero_jax.report.figures import learning_curves
-from pizero_jax.train import checkpoint, freeze, initial, loop
+from pizero_jax.train import checkpoint, freeze, initial, loop, optimizer, speed
 from pizero_jax.types import InputError, Policy
 from pizero_jax.weights.merge import equations
 
@@ -40,8 +40,10 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what the workdir holds
 JSON = flags.DEFINE_bool("json", False, "Print the last metrics as JSON.")
 
 # What a resumed run may change: everything else would make it another run.
-FREE = ("steps", "mesh", "distributed", "compile_cache", "validation", "checkpoint", "log", "wandb", "env", "init",
-        "data.path", "data.index_dir", "data.threads", "data.prefetch")  # fmt: skip
+FREE = (
+    "steps", "accumulation", "nonfinite", "profile", "mesh", "distributed", "compile_cache", "validation", "checkpoint",
+    "log", "wandb", "env", "init", "data.path", "data.index_dir", "data.threads", "data.prefetch",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -70,14 +72,14 @@ def train(
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compile_cache).expanduser()))
     data = loader.open_data(config, saved_action_tokens(workdir) if resume else None)
     mesh = meshes.make_mesh(config.mesh)
-    meshes.check_batch_size(config.batch_size, mesh)
+    meshes.check_batch_size(config.batch_size, mesh, config.accumulation)
     policy = policies.make(config.policy, config.loss)
     given = None
     if config.init.weights:
         given = initial.given_params(config.init.weights, nn.unbox(jax.eval_shape(policy.init, jax.random.key(0))))
     if len(data.sources) > 1 and first:
         print(mixture_table(data, config), file=sys.stderr)
-    if config.freeze.params or config.policy.lora.rules:
+    if config.freeze.params or config.policy.lora.rules or config.optimizer.rates:
         table = learning_table(policy, config)
         if first:
             print(table, file=sys.stderr)
@@ -106,13 +108,15 @@ def train(
         decode=loader.decoder(data) if policy.logits and jax.process_count() == 1 else None,
         sets=tuple(source.name for source in data.sources),
         stop=stop,
+        names=loader.row_names(data, seed=config.seed, batch_size=config.batch_size),
     )
     finished = int(state.step) >= config.steps
     if not first:
         return finished, {}
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     learning_curves(records, workdir / "curves.png")
-    return finished, {name: value for record in records for name, value in record.items()}
+    last = {name: value for record in records for name, value in record.items()}
+    return finished, last | {"goodput": speed.goodput(records)}
 
 
 def mixture_table(data: loader.Data, config: TrainConfig) -> str:
@@ -133,15 +137,16 @@ def mixture_table(data: loader.Data, config: TrainConfig) -> str:
 
 
 def learning_table(policy: Policy, config: TrainConfig) -> str:
-    """What learns of each part; InputError if a pattern of `config.freeze` or of an adapter fits nothing."""
+    """What learns of each part; InputError if a pattern of `freeze`, of an adapter or of a rate fits nothing."""
     modules = equations(policy)
     for i, rule in enumerate(config.policy.lora.rules):
         if not any(re.fullmatch(rule.modules, module) for module in modules):
             where = f"config.policy.lora.rules[{i}].modules = {rule.modules!r}"
             raise InputError(f"{where} fits no module, such as {sorted(modules)[0]!r}; launch.describe shows all")
     leaves = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
-    learning, frozen = (flatten_dict(part, sep="/") for part in freeze.split(leaves, config.freeze))
-    return parameters.by_part(parameters.rows(learning, frozen))
+    learning, frozen = freeze.split(leaves, config.freeze)
+    optimizer.scales(learning, config.optimizer)
+    return parameters.by_part(parameters.rows(flatten_dict(learning, sep="/"), flatten_dict(frozen, sep="/")))
 
 
 def saved_action_tokens(workdir: Path) -> dict | None:
@@ -187,7 +192,7 @@ def begin(workdir: Path, metadata: dict, *, overwrite: bool) -> None:
 def clear(workdir: Path) -> None:
     """Removes what a run writes, and nothing else."""
     shutil.rmtree(workdir / checkpoint.FOLDER, ignore_errors=True)
-    for file in ("metrics.jsonl", "curves.png", "evaluation.json"):
+    for file in ("metrics.jsonl", "curves.png", "evaluation.json", "wandb_id.txt"):
         (workdir / file).unlink(missing_ok=True)
 
 

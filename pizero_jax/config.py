@@ -84,7 +84,7 @@ class BackboneConfig:
     """What every policy on PaliGemma has."""
 
     dtype: Literal["float32", "bfloat16"]
-    remat: bool
+    remat: Literal["none", "full", "dots", "attention"]
     unroll: int
     cameras: tuple[str, ...]
     image_size: int
@@ -237,6 +237,14 @@ class DataConfig(DataSetConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class RateRule:
+    """Parameters whose whole path fits the regular expression `params` learn at `scale` times the learning rate."""
+
+    params: str
+    scale: float
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     peak: float
     end: float
@@ -247,7 +255,9 @@ class OptimizerConfig:
     eps: float
     weight_decay: float
     clip: float
+    rates: tuple[RateRule, ...]
     ema: float
+    ema_dtype: Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +300,8 @@ class LogConfig:
 class WandbConfig:
     mode: Literal["auto", "online", "offline", "disabled"]
     project: str
+    group: str
+    tags: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,6 +313,16 @@ class InitConfig:
 class FreezeConfig:
     params: tuple[str, ...]
     dtype: Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NonfiniteConfig:
+    limit: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileConfig:
+    steps: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,18 +341,21 @@ class TrainConfig:
     seed: int
     steps: int
     batch_size: int
+    accumulation: int
     policy: PolicyConfig
     loss: LossConfig
     init: InitConfig
     freeze: FreezeConfig
     data: DataConfig
     optimizer: OptimizerConfig
+    nonfinite: NonfiniteConfig
     mesh: MeshConfig
     distributed: DistributedConfig
     compile_cache: str
     validation: ValidationConfig
     checkpoint: CheckpointConfig
     log: LogConfig
+    profile: ProfileConfig
     wandb: WandbConfig
     env: EnvConfig
 
@@ -338,6 +363,8 @@ class TrainConfig:
         p, o = self.policy, self.optimizer
         _require(self.steps >= 1, "config.steps", self.steps, "at least 1")
         _require(self.batch_size >= 1, "config.batch_size", self.batch_size, "at least 1")
+        n = self.accumulation
+        _require(n >= 1 and self.batch_size % n == 0, "config.accumulation", n, f"a divisor of {self.batch_size} rows")
         _require(p.chunk >= 1, "config.policy.chunk", p.chunk, "at least 1")
         _require(len(p.cameras) == len(set(p.cameras)), "config.policy.cameras", p.cameras, "names without repeats")
         v, a = p.vision, p.attention
@@ -369,13 +396,16 @@ class TrainConfig:
             _require_pattern(f"config.policy.lora.rules[{i}].modules", rule.modules)
         for i, pattern in enumerate(self.freeze.params):
             _require_pattern(f"config.freeze.params[{i}]", pattern)
+        for i, rule in enumerate(o.rates):
+            _require_pattern(f"config.optimizer.rates[{i}].params", rule.params)
+            _require(rule.scale > 0, f"config.optimizer.rates[{i}].scale", rule.scale, "positive; config.freeze holds")
         samples = self.loss.samples_per_observation
         _require(samples >= 1, "config.loss.samples_per_observation", samples, "at least 1")
         _require(0 <= o.ema < 1, "config.optimizer.ema", o.ema, "in [0, 1)")
         _require(o.warmup >= 0, "config.optimizer.warmup", o.warmup, "0 or more")
         _require(o.clip > 0, "config.optimizer.clip", o.clip, "positive")
-        for key in ("validation.every", "validation.time_bins", "checkpoint.every", "checkpoint.keep", "log.every",
-                    "distributed.start_timeout", "distributed.heartbeat"):  # fmt: skip
+        for key in ("nonfinite.limit", "validation.every", "validation.time_bins", "checkpoint.every", "checkpoint.keep",
+                    "log.every", "distributed.start_timeout", "distributed.heartbeat"):  # fmt: skip
             group, name = key.split(".")
             value = getattr(getattr(self, group), name)
             _require(value >= 1, f"config.{key}", value, "at least 1")
@@ -388,6 +418,9 @@ class TrainConfig:
             interval = getattr(self, group).every
             allowed = f"a multiple of config.{group}.every = {interval}, when {c.best!r} is measured"
             _require(c.every % interval == 0, "config.checkpoint.every", c.every, allowed)
+        trace = self.profile.steps
+        ordered = not trace or (len(trace) == 2 and 0 <= trace[0] < trace[1])
+        _require(ordered, "config.profile.steps", trace, "empty, or two numbers of steps such as (10, 15)")
         if self.env.name:
             allowed = f"1 to config.policy.chunk = {p.chunk}"
             _require(1 <= self.env.execute <= p.chunk, "config.env.execute", self.env.execute, allowed)
@@ -447,6 +480,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             raise InputError(f"{path} = {value!r} should be a group of keys")
         return build(hint if origin is None else _named(arguments, value, path), value, path)
     if origin is Literal:
+        if path == "config.policy.remat" and isinstance(value, bool):  # as earlier versions wrote it
+            return "full" if value else "none"
         if value not in arguments:
             raise InputError(f"{path} = {value!r}; allowed: {', '.join(map(repr, arguments))}")
         return value

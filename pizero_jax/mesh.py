@@ -1,10 +1,12 @@
 """The mesh of devices, and which of its axes each logical axis of a weight or an activation lies on."""
 
 import math
+from collections.abc import Callable
 
 import jax
 from flax import linen as nn
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from pizero_jax.config import MeshConfig
 from pizero_jax.types import InputError, Params
@@ -17,9 +19,11 @@ RULES = (
     ("heads", "tensor"),
     ("mlp", "tensor"),
     ("vocabulary", "tensor"),
-    ("kv_heads", None),
+    ("kv_heads", "tensor"),
     ("layers", None),
 )
+
+LARGE = 2**20  # elements; what is smaller may lie whole on every device
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
@@ -68,27 +72,93 @@ def process_rows(mesh: Mesh) -> tuple[int, int]:
     return starts[0] // len(starts), devices // len(starts)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+def check_batch_size(batch_size: int, mesh: Mesh, accumulation: int = 1) -> None:
+    """InputError unless every device has equally many rows of each micro-batch."""
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % rows:
+    if batch_size % (rows * accumulation):
+        micro = f" in config.accumulation = {accumulation} micro-batches" if accumulation > 1 else ""
         raise InputError(
-            f"config.batch_size = {batch_size} does not divide over config.mesh: data x fsdp = {rows}. "
-            f"Choose a multiple of {rows}."
+            f"config.batch_size = {batch_size}{micro} does not divide over config.mesh: data x fsdp = {rows}. "
+            f"Choose a multiple of {rows * accumulation}."
         )
+
+
+def over(mesh: Mesh, function: Callable) -> Callable:
+    """`function` of positional arguments, to be traced with its activations laid out over `mesh` (`constrain`)."""
+
+    def inside(*args):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return inside
+
+
+def constrain(x: Array, *axes: str | None) -> Array:
+    """x with its dimensions laid out by their logical axes; x itself where nothing is traced `over` a mesh.
+
+    Without it the compiler is free to split a layer's activations as its weights are, and to gather them from there.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return x if mesh.empty else jax.lax.with_sharding_constraint(x, spec_of(x.shape, axes, mesh))
+
+
+def spec_of(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """Where each dimension lies by `RULES`; one that a mesh axis does not divide stays whole."""
+    spec = nn.logical_to_mesh_axes(axes, RULES)
+    return PartitionSpec(*(at if size % _size(at, mesh) == 0 else None for size, at in zip(shape, spec, strict=True)))
+
+
+def _size(axes: str | tuple[str, ...] | None, mesh: Mesh | AbstractMesh) -> int:
+    axes = axes if isinstance(axes, tuple) else (axes,)
+    return math.prod(mesh.shape[axis] for axis in axes if axis is not None)
 
 
 def shardings(boxed: Params, mesh: Mesh) -> Params:
     """The sharding of each leaf of an abstract tree whose arrays carry logical axes (`nn.LogicallyPartitioned`).
 
-    A mesh axis that does not divide its dimension is left out: that dimension stays whole.
+    A mesh axis that does not divide its dimension is left out. But a large leaf lies in parts along fsdp, or along
+    tensor where fsdp is 1: if its logical axes do not give that, along the largest dimension that divides.
+
+    Raises:
+      InputError: a large leaf has no such dimension.
     """
 
-    def fit(leaf, sharding: NamedSharding) -> NamedSharding:
-        axes = [
-            axis if axis is None or size % mesh.shape[axis] == 0 else None
-            for size, axis in zip(leaf.shape, sharding.spec, strict=False)
-        ]
-        return NamedSharding(mesh, PartitionSpec(*axes))
+    def place(path, leaf, axes: PartitionSpec) -> NamedSharding:
+        spec = in_parts(leaf.shape, tuple(axes), mesh)
+        if spec is None:
+            raise InputError(_whole(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape, boxed, mesh))
+        return NamedSharding(mesh, spec)
 
-    logical = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
-    return jax.tree.map(fit, nn.unbox(boxed), logical)
+    return jax.tree_util.tree_map_with_path(place, nn.unbox(boxed), nn.get_partition_spec(boxed))
+
+
+def in_parts(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec | None:
+    """Where the dimensions of a weight lie, or None if it is large and would be whole on every device."""
+    spec = spec_of(shape, axes, mesh) if axes else PartitionSpec(*(None for _ in shape))
+    must = "fsdp" if mesh.shape["fsdp"] > 1 else "tensor"
+    if math.prod(shape) < LARGE or mesh.shape[must] == 1 or must in spec:
+        return spec
+    # Never the layers: each pass of the loop over them would gather them all.
+    free = [i for i, at in enumerate(spec) if _size(at, mesh) == 1 and shape[i] % mesh.shape[must] == 0]
+    free = [i for i in free if not axes or axes[i] != "layers"]
+    if not free:
+        return None
+    best = max(free, key=lambda i: shape[i])
+    return PartitionSpec(*(must if i == best else at for i, at in enumerate(spec)))
+
+
+def _whole(name: str, shape: tuple[int, ...], boxed: Params, mesh: Mesh) -> str:
+    """What is wrong with `mesh` for this leaf, and the largest size that is right for all."""
+    must = "fsdp" if mesh.shape["fsdp"] > 1 else "tensor"
+    shapes = [leaf.shape for leaf in jax.tree.leaves(nn.unbox(boxed))]
+    specs = jax.tree.leaves(nn.get_partition_spec(boxed), is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+    def fits(size: int) -> bool:
+        smaller = AbstractMesh(tuple((mesh.shape | {must: size}).values()), AXES)
+        return None not in [in_parts(shape, tuple(axes), smaller) for shape, axes in zip(shapes, specs, strict=True)]
+
+    size = next((n for n in range(mesh.shape[must], 1, -1) if mesh.shape[must] % n == 0 and fits(n)), 1)
+    return (
+        f"config.mesh.{must} = {mesh.shape[must]} divides no dimension of {name} {shape}, which would lie whole "
+        f"on every device. Choose config.mesh.{must}={size} and leave the rest to data=-1."
+    )

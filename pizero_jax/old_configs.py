@@ -22,6 +22,13 @@ ADDED: dict[str, Any] = {  # key -> the value that means what the code did befor
     "checkpoint.best_mode": "min",
     "distributed": {"start_timeout": 600, "heartbeat": 30},
     "compile_cache": "",
+    "accumulation": 1,
+    "optimizer.rates": (),
+    "optimizer.ema_dtype": "float32",
+    "nonfinite": {"limit": 10},
+    "profile": {"steps": ()},
+    "wandb.group": "",
+    "wandb.tags": (),
 }
 
 

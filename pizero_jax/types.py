@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 Params = Any
 """Nested dictionary of arrays, as Flax Linen keeps it."""
@@ -50,7 +50,8 @@ class Policy(NamedTuple):
     init(key) -> params
     loss(params, key, batch, *, noise=None, time=None) -> (values, weights, metrics): the trainer divides the sum of
       values by the sum of weights over the global batch. A joint policy gives values and weights as dictionaries of
-      the same names, whose quotients add up.
+      the same names, whose quotients add up. Weights follow from the batch alone, not from the parameters. `key` is one
+      key, or one for each row (`row_keys`): with these a row's draws do not depend on the rows beside it.
     act(params, key, observation, *, noise=None, num_steps=...) -> normalised actions [B, C, A]; policies over tokens
       return token ids [B, T], which `data.transforms.Processor` turns into actions.
     prefix(params, observation) -> cache and velocity(params, cache, x_t, t) -> v_t: flow policies only.
@@ -63,3 +64,8 @@ class Policy(NamedTuple):
     prefix: Callable[..., Any] | None = None
     velocity: Callable[..., Float[Array, "B C A"]] | None = None
     logits: Callable[..., Float[Array, "B T V"]] | None = None
+
+
+def row_keys(key: Key[Array, ""] | Key[Array, "B"], rows: int) -> Key[Array, "B"]:
+    """One random key for each row: those given, or `key` split."""
+    return key if key.ndim else jax.random.split(key, rows)

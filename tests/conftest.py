@@ -38,7 +38,7 @@ def tiny() -> Pi0Config:
     return dataclasses.replace(
         configs.build(configs.TrainConfig, base.get_config()).policy,
         dtype="float32",
-        remat=False,
+        remat="none",
         cameras=("base", "wrist"),
         image_size=16,
         prompt_length=6,

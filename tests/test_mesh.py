@@ -4,9 +4,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
+from configs import pi0, pi0_fast, pi05_insulated_lora
+from pizero_jax import config as configs
 from pizero_jax import mesh as meshes
+from pizero_jax import policies
 from pizero_jax.config import MeshConfig
 from pizero_jax.types import InputError
 
@@ -54,6 +58,9 @@ def test_an_indivisible_batch_is_an_input_error():
     meshes.check_batch_size(24, mesh_of(2, 4, 3))
     with pytest.raises(InputError, match=r"batch_size = 12 .* data x fsdp = 8"):
         meshes.check_batch_size(12, mesh_of(2, 4, 3))
+    meshes.check_batch_size(32, mesh_of(2, 4, 3), accumulation=4)
+    with pytest.raises(InputError, match=r"batch_size = 24 in config.accumulation = 4 .* multiple of 32"):
+        meshes.check_batch_size(24, mesh_of(2, 4, 3), accumulation=4)
 
 
 @pytest.mark.parametrize(
@@ -63,12 +70,58 @@ def test_an_indivisible_batch_is_an_input_error():
         ((18, 8), ("embed", "mlp"), (None, "tensor")),  # 18 rows do not divide over 4
         ((16, 7), ("embed", "mlp"), ("fsdp", None)),
         ((2, 16, 3), ("layers", "embed", None), (None, "fsdp", None)),
-        ((2, 16, 8), ("kv_heads", "embed", None), (None, "fsdp", None)),
+        ((2, 16, 8), ("kv_heads", "embed", None), ("tensor", "fsdp", None)),
+        ((1, 16, 8), ("kv_heads", "embed", None), (None, "fsdp", None)),
     ],
 )
 def test_an_axis_that_does_not_divide_its_dimension_is_left_out(shape, axes, spec):
     leaf = nn.LogicallyPartitioned(jax.ShapeDtypeStruct(shape, jnp.float32), axes)
     assert meshes.shardings({"w": leaf}, mesh_of(2, 4, 2))["w"].spec == PartitionSpec(*spec)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape", "axes", "spec"),
+    [
+        ((1, 16, 1), (27, 1160, 4304), ("layers", "embed", "mlp"), (None, None, "fsdp")),  # 1160 = 8 x 145
+        ((1, 4, 2), (64, 1026, 1024), ("layers", "mlp", "embed"), (None, "tensor", "fsdp")),
+        ((1, 4, 1), (2048, 513), (None, None), ("fsdp", None)),
+        ((4, 1, 2), (18, 1, 2048, 256), ("layers", "kv_heads", None, None), (None, None, "tensor", None)),
+        ((8, 1, 1), (2047, 2047), ("embed", None), ("fsdp", None)),  # of one device
+    ],
+)
+def test_a_large_leaf_lies_in_parts_along_another_dimension_if_need_be(sizes, shape, axes, spec):
+    leaf = nn.LogicallyPartitioned(jax.ShapeDtypeStruct(shape, jnp.float32), axes)
+    assert meshes.shardings({"w": leaf}, mesh_of(*sizes))["w"].spec == PartitionSpec(*spec)
+
+
+def test_a_large_leaf_that_would_be_whole_is_an_input_error_that_says_which_size_is_right():
+    up = nn.LogicallyPartitioned(jax.ShapeDtypeStruct((27, 1152, 4304), jnp.float32), ("layers", "embed", "mlp"))
+    tree = {"vision": {"up": up}, "count": jax.ShapeDtypeStruct((), jnp.int32)}
+    with pytest.raises(InputError, match=r"fsdp = 256 .* vision/up \(27, 1152, 4304\).* config.mesh.fsdp=128 "):
+        meshes.shardings(tree, mesh_of(1, 256, 1))
+    meshes.shardings(tree, mesh_of(2, 128, 1))
+
+
+@pytest.fixture(scope="module")
+def published():
+    """Abstract parameters of published models, by the name of their config."""
+
+    def init(module):
+        config = configs.build(configs.TrainConfig, module.get_config())
+        return jax.eval_shape(policies.make(config.policy, config.loss).init, jax.random.key(0))
+
+    return {module.__name__.split(".")[-1]: init(module) for module in (pi0, pi05_insulated_lora, pi0_fast)}
+
+
+@pytest.mark.parametrize("name", ["pi0", "pi05_insulated_lora", "pi0_fast"])
+@pytest.mark.parametrize("sizes", [(16, 16, 1), (2, 128, 1), (1, 8, 1), (1, 16, 2), (4, 1, 2), (1, 1, 8)])
+def test_every_large_leaf_of_the_published_models_lies_in_parts(published, name, sizes):
+    must = "fsdp" if sizes[1] > 1 else "tensor"
+    tree = published[name]
+    placed = flatten_dict(meshes.shardings(tree, mesh_of(*sizes)), sep="/")
+    large = {path for path, x in flatten_dict(nn.unbox(tree), sep="/").items() if x.size >= 2**20}
+    assert len(large) > 10
+    assert not {path for path in large if must not in placed[path].spec}
 
 
 def test_a_leaf_without_axes_is_whole_everywhere():

@@ -231,6 +231,21 @@ def decoder(data: Data) -> Callable:
     return decode
 
 
+def row_names(data: Data, *, seed: int, batch_size: int) -> Callable[[int, Sequence[int]], list[str]]:
+    """A function of a step and rows of its global batch: data set, file, record and frame of each."""
+    rows = data.order(seed, batch_size)
+
+    def name(number: int, index: int) -> str:
+        source = data.sources[number]
+        return " ".join(filter(None, [source.name, source.train[index].source]))
+
+    def names(step: int, of: Sequence[int]) -> list[str]:
+        sets, windows = rows(step)
+        return [name(int(sets[row]), int(windows[row])) for row in of]
+
+    return names
+
+
 def _rows(batch_size: int, process_index: int, process_count: int) -> range:
     if batch_size % process_count:
         raise InputError(

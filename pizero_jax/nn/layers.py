@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -18,6 +19,18 @@ def fan_in(in_axis: int | Sequence[int], out_axis: int | Sequence[int], scale: f
 def weight(module: nn.Module, name: str, shape: Sequence[int], axes: Sequence[str | None], init: Callable) -> Array:
     """The parameter `name` of `module`: its shape, its logical axes (for sharding) and its initialiser in one place."""
     return module.param(name, nn.with_logical_partitioning(init, tuple(axes)), tuple(shape), jnp.float32)
+
+
+KEPT = {  # by `config.policy.remat`, what a layer keeps for its backward pass beside its input
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names("q", "k", "v", "attended"),
+}
+
+
+def rematted(layer: type[nn.Module], remat: str) -> type[nn.Module]:
+    """The module `layer`, which computes again in the backward pass what `remat` says; for use inside of a scan."""
+    return layer if remat == "none" else nn.remat(layer, prevent_cse=False, policy=KEPT[remat])
 
 
 class Linear(nn.Module):

@@ -7,6 +7,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from pizero_jax.config import BackboneConfig
+from pizero_jax.mesh import constrain
 from pizero_jax.nn.layers import weight
 from pizero_jax.nn.siglip import Siglip
 from pizero_jax.nn.transformer import KeysValues, Transformer
@@ -55,7 +56,8 @@ class PaliGemma(nn.Module):
 
     def embed_text(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """Embeddings times sqrt(D): text only, PaliGemma leaves image tokens as they are."""
-        return self.embedding[ids].astype(self.config.dtype) * self.config.language.width**0.5
+        x = constrain(self.embedding[ids], "batch", None, None)
+        return x.astype(self.config.dtype) * self.config.language.width**0.5
 
     def embed(self, observation: Observation) -> tuple[Float[Array, "B S D"], Bool[Array, "B S"], int]:
         """Tokens and their mask: the cameras in the config's order, then the prompt; and how many are of cameras.
@@ -139,4 +141,5 @@ class PaliGemma(nn.Module):
 
 def tied_logits(y: Float[Array, "*B D"], embedding: Float[Array, "V D"]) -> Float[Array, "*B V"]:
     """The embedding read backwards, summed in float32."""
-    return jnp.einsum("...D,VD->...V", y, embedding.astype(y.dtype), preferred_element_type=jnp.float32)
+    logits = jnp.einsum("...D,VD->...V", y, embedding.astype(y.dtype), preferred_element_type=jnp.float32)
+    return constrain(logits, "batch", *(None for _ in y.shape[1:-1]), "vocabulary")

@@ -2,11 +2,13 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from pizero_jax.config import LoraConfig, VisionConfig
+from pizero_jax.mesh import constrain
 from pizero_jax.nn.attention import attend
-from pizero_jax.nn.layers import Linear, dense, fan_in, layer_norm, weight
+from pizero_jax.nn.layers import Linear, dense, fan_in, layer_norm, rematted, weight
 from pizero_jax.nn.lora import NONE
 
 
@@ -24,9 +26,10 @@ class SelfAttention(nn.Module):
 
         def project(name):
             axes = ("embed", "heads", None)
-            return Linear("...D,DNH->...NH", (D, N, H), axes, self.dtype, self.lora, bias=True, name=name)(x)
+            y = Linear("...D,DNH->...NH", (D, N, H), axes, self.dtype, self.lora, bias=True, name=name)(x)
+            return checkpoint_name(y, name)
 
-        y = attend(project("q"), project("k"), project("v"))
+        y = checkpoint_name(attend(project("q"), project("k"), project("v")), "attended")
         axes = ("heads", None, "embed")
         return Linear("...NH,NHD->...D", (N, H, D), axes, self.dtype, self.lora, bias=True, name="out")(y)
 
@@ -41,6 +44,7 @@ class EncoderBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], _=None):
         D, F = self.config.width, self.config.mlp
+        x = constrain(x, "batch", None, None)
         attention = SelfAttention(self.config.heads, self.dtype, self.lora, name="attention")
         x = x + attention(layer_norm(self.dtype, "norm")(x))
         y = layer_norm(self.dtype, "mlp_norm")(x)
@@ -102,7 +106,7 @@ class Siglip(nn.Module):
     width: int  # of the tokens returned
     dtype: str
     lora: LoraConfig = NONE
-    remat: bool = False
+    remat: str = "none"
     unroll: int = 1
 
     @nn.compact
@@ -114,7 +118,7 @@ class Siglip(nn.Module):
         init = nn.initializers.normal(c.width**-0.5)
         x = x + weight(self, "positions", (x.shape[1], c.width), (None, "embed"), init)
         blocks = nn.scan(
-            nn.remat(EncoderBlock, prevent_cse=False) if self.remat else EncoderBlock,
+            rematted(EncoderBlock, self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=c.depth,

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from pizero_jax.config import AttentionConfig, LoraConfig
+from pizero_jax.mesh import constrain
 from pizero_jax.nn.attention import attend, rotate
-from pizero_jax.nn.layers import Linear, RMSNorm
+from pizero_jax.nn.layers import Linear, RMSNorm, rematted
 from pizero_jax.nn.lora import NONE
 
 
@@ -45,10 +47,14 @@ class Attention(nn.Module):
         self.out = Linear("...NH,NHD->...D", (c.heads, c.head_dim, D), ("heads", None, "embed"), *kept)
 
     def keys_values(self, x: Float[Array, "B T D"], positions: Int[Array, "B T"]) -> KeysValues:
-        return KeysValues(rotate(self.k(x), positions), self.v(x))
+        axes = ("batch", None, "kv_heads", None)
+        keys, values = constrain(rotate(self.k(x), positions), *axes), constrain(self.v(x), *axes)
+        return KeysValues(checkpoint_name(keys, "k"), checkpoint_name(values, "v"))
 
     def __call__(self, x, positions, visible, keys_values: KeysValues) -> Float[Array, "B T D"]:
-        return self.out(attend(rotate(self.q(x), positions), keys_values.keys, keys_values.values, visible))
+        q = checkpoint_name(rotate(self.q(x), positions), "q")
+        y = attend(q, keys_values.keys, keys_values.values, visible)
+        return self.out(checkpoint_name(y, "attended"))
 
 
 class FeedForward(nn.Module):
@@ -89,6 +95,7 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(self.width, self.mlp, self.dtype, self.lora)
 
     def __call__(self, x, seen: KeysValues | None, has_reader, positions, visible, condition):
+        x = constrain(x, "batch", None, None)
         y, gate = self.attention_norm(x, condition)
         own = self.attention.keys_values(y, positions)
         everything = own if seen is None else seen.followed_by(own)
@@ -111,7 +118,7 @@ class Transformer(nn.Module):
     mlp: int
     dtype: str
     lora: LoraConfig = NONE
-    remat: bool = False
+    remat: str = "none"
     unroll: int = 1
     norm: type[nn.Module] = RMSNorm
 
@@ -138,9 +145,8 @@ class Transformer(nn.Module):
             FLOPs of pi0's training step), and the output is None.
         """
         depth = self.config.depth
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         layers = nn.scan(
-            block,
+            rematted(Block, self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(0, 0 if only_keys_values else nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from pizero_jax.config import BackboneConfig, FlowConfig, LossConfig
 from pizero_jax.flow.paths import interpolate
@@ -19,7 +19,7 @@ from pizero_jax.flow.times import shifted_beta
 from pizero_jax.nn.layers import RMSNorm, dense
 from pizero_jax.nn.paligemma import PaliGemma, Prefix
 from pizero_jax.nn.transformer import Transformer
-from pizero_jax.types import Batch, Observation, Policy
+from pizero_jax.types import Batch, Observation, Policy, row_keys
 
 
 @struct.dataclass
@@ -155,16 +155,17 @@ def velocity_losses(velocities: Callable, key, batch: Batch, loss_config: LossCo
 
     Args:
       velocities: (x_t, t, steps) -> v_t, as `velocities_of` gives it.
+      key: one, or one for each row.
       noise: [B, C, A], and time [B]: given instead of drawn (then one sample per observation).
 
     Returns:
       values [B, C], the mean over the real dimensions and the samples, zero for padded steps; weights [B, C], one for
       real steps; metrics: `time` [B, M] and `loss_at_time` [B, M] for the loss by flow time.
     """
-    noise_key, time_key = jax.random.split(key)
     (B, C, A), M = batch.actions.shape, loss_config.samples_per_observation
-    noise = jax.random.normal(noise_key, (B, M, C, A)) if noise is None else noise[:, None]
-    time = shifted_beta(time_key, (B, noise.shape[1])) if time is None else time[:, None]
+    noise_keys, time_keys = jax.vmap(jax.random.split, out_axes=1)(row_keys(key, B))
+    noise = by_row(jax.random.normal, noise_keys, (M, C, A)) if noise is None else noise[:, None]
+    time = by_row(shifted_beta, time_keys, noise.shape[1:2]) if time is None else time[:, None]
     steps, dims = batch.action_mask, batch.action_dim_mask[:, None]
     if loss_config.openpi_padding:
         steps, dims = jnp.ones_like(steps), jnp.ones_like(dims)
@@ -177,3 +178,8 @@ def velocity_losses(velocities: Callable, key, batch: Batch, loss_config: LossCo
     weights = jnp.broadcast_to(steps[:, 0], (B, C)).astype(jnp.float32)
     at_time = jnp.sum(by_step, axis=-1) / jnp.maximum(jnp.sum(steps, axis=-1), 1)
     return jnp.mean(by_step, axis=1), weights, {"time": time, "loss_at_time": at_time}
+
+
+def by_row(draw: Callable, keys: Key[Array, "B"], shape: tuple[int, ...]) -> Float[Array, "B ..."]:
+    """What `draw(key, shape)` gives for the key of each row."""
+    return jax.vmap(lambda key: draw(key, shape))(keys)

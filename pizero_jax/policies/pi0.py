@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pizero_jax.config import LossConfig, Pi0Config
+from pizero_jax.mesh import constrain
 from pizero_jax.nn.layers import sincos
 from pizero_jax.policies import flow
 from pizero_jax.types import Policy
@@ -20,7 +21,7 @@ class Pi0(flow.FlowNetwork):
         self.action_time_out = self.dense(width, width)
 
     def embed_suffix(self, state, x_t, t):
-        actions = self.action_in(x_t)
+        actions = constrain(self.action_in(x_t), "batch", None, None, None)
         time = sincos(t, self.config.expert.width).astype(actions.dtype)
         time = jnp.broadcast_to(time[:, :, None], actions.shape)
         actions = self.action_time_out(nn.swish(self.action_time_in(jnp.concatenate([actions, time], axis=-1))))

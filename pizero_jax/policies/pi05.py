@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pizero_jax.config import InsulatedConfig, LossConfig, Pi05Config
+from pizero_jax.mesh import constrain
 from pizero_jax.nn.layers import AdaptiveRMSNorm, sincos
 from pizero_jax.policies import flow
 from pizero_jax.types import Policy
@@ -23,7 +24,7 @@ class Pi05(flow.FlowNetwork):
         self.time_out = self.dense(width, width)
 
     def embed_suffix(self, state, x_t, t):
-        actions = self.action_in(x_t)
+        actions = constrain(self.action_in(x_t), "batch", None, None, None)
         time = sincos(t, self.config.expert.width).astype(actions.dtype)
         condition = nn.swish(self.time_out(nn.swish(self.time_in(time))))
         nothing = jnp.zeros((x_t.shape[0], 0, actions.shape[-1]), actions.dtype)

@@ -2,6 +2,25 @@
 
 from pizero_jax.config import FlowConfig, InsulatedConfig, Pi0Config, Pi0FastConfig, PolicyConfig, VisionConfig
 
+# Dense bfloat16 FLOP/s per chip from the vendors' data sheets, by the beginning of JAX's device kind.
+PEAK_FLOPS = {
+    "NVIDIA B200": 2250e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA GeForce RTX 4090": 165e12,
+    "TPU v6 lite": 918e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v4": 275e12,
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Of one chip; None if it is not in the table."""
+    return next((peak for name, peak in PEAK_FLOPS.items() if device_kind.startswith(name)), None)
+
 
 def forward_flops(config: PolicyConfig, samples_per_observation: int = 1) -> float:
     """FLOPs of one row's loss, forward, all cameras there; a multiply-add counts two, a backward pass twice as much.
@@ -33,6 +52,13 @@ def act_flops(config: PolicyConfig) -> float:
     if isinstance(config, FlowConfig):
         return 2.0 * (_pictures(config) + _language(config, S, whole=False) + config.num_steps * _expert(config, S, 1))
     return 2.0 * (_pictures(config) + _language(config, S, whole=True) + _tokens(config, S, config.token_length))
+
+
+def tokens_per_row(config: PolicyConfig, samples_per_observation: int = 1) -> int:
+    """Tokens of one row's loss: pictures and prompt, action tokens, and the expert's for every sample."""
+    written = config.token_length if isinstance(config, InsulatedConfig | Pi0FastConfig) else 0
+    suffix = isinstance(config, Pi0Config) + samples_per_observation * config.chunk
+    return _prefix(config) + written + (suffix if isinstance(config, FlowConfig) else 0)
 
 
 def _prefix(config: PolicyConfig) -> int:

@@ -4,6 +4,8 @@ import contextlib
 import json
 import netrc
 import os
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class MetricsLog:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         self._latest = step, self.latest(step) | values
-        self._waiting += (json.dumps({"step": step, **values}) + "\n").encode()
+        self._waiting += (json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n").encode()
         self._append()
         if self._wandb is not None:
             self._wandb.log(values, step=step)
@@ -87,10 +89,26 @@ def _start_wandb(workdir: Path, config: dict[str, Any], wandb_config: WandbConfi
         mode = "online" if _logged_in() else "offline"
     import wandb
 
-    settings = wandb.Settings(console="off", silent=True)
     return wandb.init(
-        project=wandb_config.project, name=workdir.name, dir=workdir, config=config, mode=mode, settings=settings
+        project=wandb_config.project,
+        group=wandb_config.group or None,
+        tags=wandb_config.tags,
+        name=workdir.name,
+        id=_run_id(workdir),
+        resume="allow",
+        dir=workdir,
+        config=config,
+        mode=mode,
+        settings=wandb.Settings(console="off", silent=True),
     )
+
+
+def _run_id(workdir: Path) -> str:
+    """The same for all restarts of a run."""
+    file = workdir / "wandb_id.txt"
+    if not file.exists():
+        file.write_text(uuid.uuid4().hex[:12] + "\n")
+    return file.read_text().strip()
 
 
 def _logged_in() -> bool:

@@ -1,10 +1,14 @@
 """AdamW with a warm-up-cosine rate, a clipped gradient and decay on matrices only."""
 
+import re
+
 import jax
+import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pizero_jax.config import OptimizerConfig
-from pizero_jax.types import Params
+from pizero_jax.types import InputError, Params
 
 
 def learning_rate(config: OptimizerConfig) -> optax.Schedule:
@@ -28,11 +32,28 @@ def decayed(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
+def scales(params: Params, config: OptimizerConfig) -> Params:
+    """What the learning rate of each leaf is multiplied by: the scale of the first rule that fits its path, or 1.
+
+    Raises:
+      InputError: a rule fits nothing that learns.
+    """
+    leaves = flatten_dict(params, sep="/")
+    for i, rule in enumerate(config.rates):
+        if not any(re.fullmatch(rule.params, path) for path in leaves):
+            where = f"config.optimizer.rates[{i}].params = {rule.params!r}"
+            raise InputError(f"{where} fits no parameter that learns, such as {sorted(leaves)[0]!r}")
+    fitting = {path: [rule.scale for rule in config.rates if re.fullmatch(rule.params, path)] for path in leaves}
+    return unflatten_dict({path: [*found, 1.0][0] for path, found in fitting.items()}, sep="/")
+
+
 def make(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clip by the global norm, then AdamW (arXiv 1711.05101)."""
+    """Clip by the global norm, then AdamW (arXiv 1711.05101), each update times its scale."""
+    own_rates = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, scales(updates, config)))
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
         optax.adamw(
             learning_rate(config), config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed
         ),
+        *([own_rates] if config.rates else []),  # a checkpoint without rules has no state for them
     )

@@ -63,7 +63,7 @@ def infer(
     action_dim = size(f"{names.flow}action_out_proj.bias")
     common = dict(
         dtype="bfloat16" if source.shapes[f"{attention}.q_proj.weight"].dtype == jnp.bfloat16 else "float32",
-        remat=True,
+        remat="full",
         unroll=1,
         cameras=tuple(name.removeprefix("observation.images.") for name in cameras)
         or ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"),

@@ -252,7 +252,7 @@ def infer(source: Source, alpha: float | None = None) -> PolicyConfig:
     dtypes = {str(x.dtype) for x in source.shapes.values()}
     common = dict(
         dtype="bfloat16" if dtypes == {"bfloat16"} else "float32",
-        remat=True,
+        remat="full",
         unroll=1,
         cameras=("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"),
         image_size=patch * math.isqrt(size("PaliGemma/img/pos_embedding") // vision_width),

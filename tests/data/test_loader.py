@@ -48,6 +48,14 @@ def test_rows_are_the_windows_that_the_order_names(data, source):
         np.testing.assert_allclose(raw, source.train[int(window)].actions, atol=1e-6)
 
 
+def test_rows_of_a_step_are_named_by_file_record_and_frame(data, source):
+    names = loader.row_names(data, seed=0, batch_size=8)
+    windows = data.order(0, 8)(3).windows
+    assert names(3, [5, 0]) == [source.train[int(windows[row])].source for row in (5, 0)]
+    assert "record" in names(3, [5])[0]
+    assert "frame" in names(3, [5])[0]
+
+
 def test_starting_at_a_step_gives_the_batch_that_would_have_come(data):
     assert_equal(draw(data, 1, start=4)[0], draw(data, 5)[4])
 

@@ -19,7 +19,7 @@ def main():
         raise InputError("config.steps = 13; choose another number")
     if c.steps == 14:
         raise RuntimeError("our own fault")
-    print(c.env.tasks, c.optimizer.peak, c.steps, c.policy.remat)
+    print(c.env.tasks, c.optimizer.peak, c.steps, c.loss.openpi_padding)
 
 for arguments in json.load(sys.stdin):
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -78,7 +78,7 @@ def test_our_own_faults_keep_their_traceback():
 
 
 def test_overrides_reach_the_config_tuples_floats_and_booleans_too():
-    flags = ["--config.env.tasks=('reach-v3',)", "--config.optimizer.peak=1e-3", "--noconfig.policy.remat"]
+    flags = ["--config.env.tasks=('reach-v3',)", "--config.optimizer.peak=1e-3", "--config.loss.openpi_padding"]
     one, two = commands([BASE, *flags], ["--config", "configs/base.py", "--config.env.tasks=('a', 'b')"])
-    assert one.stdout == "('reach-v3',) 0.001 30000 False\n", one.stderr
+    assert one.stdout == "('reach-v3',) 0.001 30000 True\n", one.stderr
     assert two.stdout.startswith("('a', 'b') "), two.stderr

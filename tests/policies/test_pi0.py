@@ -262,7 +262,8 @@ def test_several_samples_per_observation_give_what_they_would_give_alone(tiny, r
     policy = policies.make(tiny, LossConfig(samples_per_observation=M, openpi_padding=False, flow_weight=1.0))
 
     values, _, metrics = jax.jit(policy.loss)(tiny_params, KEY, tiny_batch)
-    noise = jax.random.normal(jax.random.split(KEY)[0], (3, M, tiny.chunk, tiny.action_dim))  # what the loss drew
+    keys = [jax.random.split(key)[0] for key in jax.random.split(KEY, 3)]
+    noise = np.stack([jax.random.normal(key, (M, tiny.chunk, tiny.action_dim)) for key in keys])  # what the loss drew
     alone = [run(tiny_params, tiny_batch, noise[:, m], metrics["time"][:, m])[0] for m in range(M)]
     assert_equal(values, np.mean(alone, axis=0))
     assert_equal(metrics["loss_at_time"], np.stack([values.mean(axis=1) for values in alone], axis=1))
@@ -349,6 +350,6 @@ def test_the_published_model_has_its_published_number_of_parameters():
 
 
 def test_remat_and_unrolling_change_nothing(tiny, expected, tiny_params, tiny_batch, noise, time):
-    other = loss_and_gradients(policies.make(dataclasses.replace(tiny, remat=True, unroll=2), ONE_SAMPLE))
+    other = loss_and_gradients(policies.make(dataclasses.replace(tiny, remat="full", unroll=2), ONE_SAMPLE))
     values, _, gradients = other(tiny_params, tiny_batch, noise, time)
     assert_equal((values, gradients), expected[:2])

@@ -44,7 +44,8 @@ def test_samples_of_one_observation_equal_as_many_alone(config, policy, random_p
     params, batch, M = random_params(policy), make_batch(config, 3), 3
     several = policies.make(config, LossConfig(M, openpi_padding=False, flow_weight=1.0))
     values, _, metrics = jax.jit(several.loss)(params, KEY, batch)
-    noise = jax.random.normal(jax.random.split(KEY)[0], (3, M, config.chunk, config.action_dim))  # what it drew
+    keys = [jax.random.split(key)[0] for key in jax.random.split(KEY, 3)]
+    noise = np.stack([jax.random.normal(key, (M, config.chunk, config.action_dim)) for key in keys])  # what it drew
     alone = jax.jit(lambda noise, time: policy.loss(params, KEY, batch, noise=noise, time=time)[0])
     each = [alone(noise[:, m], metrics["time"][:, m]) for m in range(M)]
     np.testing.assert_allclose(values, np.mean(each, axis=0), rtol=1e-4, atol=1e-5)

@@ -20,7 +20,7 @@ CHUNK = 4
 @pytest.fixture(scope="module")
 def config() -> TrainConfig:
     c = base.get_config()
-    c.policy.update(dict(dtype="float32", remat=False, cameras=("image", "wrist_image"), image_size=32))
+    c.policy.update(dict(dtype="float32", remat="none", cameras=("image", "wrist_image"), image_size=32))
     c.policy.update(dict(prompt_length=24, state_dim=8, action_dim=8, chunk=CHUNK, num_steps=2))
     c.policy.vision.update(dict(patch=16, width=16, depth=1, mlp=16, heads=2))
     c.policy.attention.update(dict(depth=1, heads=2, kv_heads=1, head_dim=8))

@@ -9,7 +9,9 @@ from flax.traverse_util import flatten_dict
 
 from configs import base
 from pizero_jax import config as configs
+from pizero_jax.config import RateRule
 from pizero_jax.train import optimizer
+from pizero_jax.types import InputError
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "pure_train.npz")
 OPENPI = configs.build(configs.TrainConfig, base.get_config()).optimizer
@@ -64,3 +66,26 @@ def test_weight_decay_leaves_biases_scales_and_positions_alone(tiny_params):
     still = flatten_dict(updates, sep="/").keys() - moved
     assert {path.split("/")[-1] for path in still} == {"bias", "scale", "positions"}
     assert {path.split("/")[-1] for path in moved} == {"embedding", "kernel"}
+
+
+def test_a_rate_of_its_own_scales_the_steps_of_what_fits_first_and_of_nothing_else(tiny_params):
+    rules = (RateRule(r"backbone/vision/.*", 0.1), RateRule(r"backbone/.*", 0.5))
+    settings = dataclasses.replace(OPENPI, warmup=0, peak=0.1, weight_decay=0.3)
+    gradients = jax.tree.map(lambda x: x + 1, tiny_params)
+
+    def updates(config):
+        tx = optimizer.make(config)
+        return jax.jit(tx.update)(gradients, tx.init(tiny_params), tiny_params)[0]
+
+    plain, scaled = updates(settings), updates(dataclasses.replace(settings, rates=rules))
+    for path, x in flatten_dict(scaled, sep="/").items():
+        scale = 0.1 if path.startswith("backbone/vision/") else 0.5 if path.startswith("backbone/") else 1
+        np.testing.assert_allclose(x, scale * flatten_dict(plain, sep="/")[path], rtol=1e-6)
+
+
+def test_a_rate_that_fits_nothing_is_an_input_error(tiny_params):
+    config = dataclasses.replace(OPENPI, rates=(RateRule("backbone/visoin/.*", 0.1),))
+    with pytest.raises(
+        InputError, match=r"config.optimizer.rates\[0\].params = 'backbone/visoin/.*' fits no parameter"
+    ):
+        optimizer.scales(tiny_params, config)

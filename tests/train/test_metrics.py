@@ -1,0 +1,43 @@
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from pizero_jax.config import WandbConfig
+from pizero_jax.train.metrics import MetricsLog
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """What `wandb.init` is called with; its runs take what they are given."""
+    calls = []
+
+    def init(**settings):
+        calls.append(settings)
+        return SimpleNamespace(log=lambda values, step: None, finish=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init, Settings=lambda **_: None))
+    return calls
+
+
+def test_a_run_that_goes_on_is_one_run_of_wandb(tmp_path, runs):
+    config = WandbConfig(mode="offline", project="arms", group="seeds", tags=("pi0",))
+    for name in ("first", "first", "second"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        MetricsLog(tmp_path / name, {}, config).close()
+    assert runs[0]["id"] == runs[1]["id"] != runs[2]["id"]
+    assert {call["resume"] for call in runs} == {"allow"}
+    assert (runs[0]["project"], runs[0]["group"], runs[0]["tags"]) == ("arms", "seeds", ("pi0",))
+
+
+def test_records_carry_their_time_and_those_of_later_steps_are_dropped_on_resuming(tmp_path):
+    disabled = WandbConfig(mode="disabled", project="", group="", tags=())
+    log = MetricsLog(tmp_path, {}, disabled)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": 1.0 / step})
+    log.close()
+    MetricsLog(tmp_path, {}, disabled, resume_step=2).close()
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2]
+    assert records[0]["time"] <= records[1]["time"]
