@@ -69,7 +69,7 @@ def test_columns_of_all_steps_stay_on_disk(opened):
     opened()
     table = opened()[0].table
     for name in ("state", "actions", "keep"):
-        assert isinstance(getattr(table, name), np.memmap)
+        assert isinstance(getattr(table, name).base, np.memmap)
         assert not getattr(table, name).flags.writeable
 
 

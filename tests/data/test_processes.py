@@ -33,7 +33,7 @@ c.data.index_dir, c.data.cache_gb = "", 4e-5  # bytes of one or two episodes
 c.data.dropout = dict(cameras=0.2, state=0.2, prompt=0.2)
 config = configs.build(configs.TrainConfig, c)
 data = loader.open_data(config)
-pools = [order.pools for order in data.order(0, 8)._orders]
+pools = [order.pools for order in data.order(0, 8).orders]
 assert min(pools) >= 2, pools
 found = {}
 for start, count, index, processes in asked:

@@ -65,7 +65,7 @@ def test_it_prints_the_file_that_it_writes_as_json(workdir, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data=nowhere"], "config.data.path = 'nowhere' has no dataset_info.json"),
+        (["--data=nowhere"], "config.data.path = 'nowhere' has neither dataset_info.json"),
         (["--split=test"], f"config.data.path = '{RLDS_TINY}' has no split 'test'; it has train, val"),
     ],
 )

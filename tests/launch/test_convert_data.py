@@ -4,10 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import launch.convert_data as command
 from configs import base
 from pizero_jax import config as configs
-from pizero_jax.data import formats, lerobot
+from pizero_jax.data import convert, formats, lerobot
 from pizero_jax.data.episodes import Episode
 from pizero_jax.data.transforms import decode
 from pizero_jax.types import InputError
@@ -69,7 +68,7 @@ def near(one, other):
 def results(config, forked, tmp_path_factory):
     """(folder, what each command line ended with): from LeRobot to RLDS, then four mistakes."""
     folder = tmp_path_factory.mktemp("converted")
-    command.convert(config, folder / "lerobot", "lerobot", fps=10, video=False)
+    convert.convert(config, folder / "lerobot", "lerobot", fps=10, video=False)
     lines = [
         flags(folder / "lerobot", "rlds", folder / "tiny" / "2.0.0"),
         flags(RLDS_TINY, "lerobot", folder / "out"),
@@ -94,12 +93,12 @@ def test_rlds_to_lerobot_and_back_keeps_numbers_and_embedded_pictures_bit_for_bi
 
 
 def test_a_video_stays_within_a_few_grey_levels_and_becomes_jpeg_in_rlds(config, tmp_path):
-    command.convert(config, tmp_path / "lerobot", "lerobot", fps=10)
+    convert.convert(config, tmp_path / "lerobot", "lerobot", fps=10)
     assert len(list((tmp_path / "lerobot").rglob("*.mp4"))) == len(CAMERAS)
     new = written(config, tmp_path / "lerobot")
     assert_same(config, new, pictures=near)
     for episode in formats.open_split(new, "val"):
-        made = command._demonstration(episode)
+        made = convert._demonstration(episode)
         assert made.rewards.tolist() == [0.0] * (len(episode) - 1) + [1.0]
         for camera, pictures in made.images.items():
             assert all(isinstance(picture, bytes) for picture in pictures)
@@ -111,7 +110,7 @@ def test_lerobot_v21_becomes_v30_at_the_same_rate(config, tmp_path):
     cut = dict(
         train_split="train[:4]", val_split="train[4:]", cameras={"base_0_rgb": "top", "left_wrist_0_rgb": "wrist"}
     )
-    command.convert(written(config, old, **cut), tmp_path / "new", "lerobot", robot="paper")
+    convert.convert(written(config, old, **cut), tmp_path / "new", "lerobot", robot="paper")
     assert lerobot.hz(str(tmp_path / "new")) == make_lerobot.FPS
     assert (tmp_path / "new/meta/episodes").is_dir()
     for split, first in (("train", 0), ("val", 4)):
@@ -128,8 +127,8 @@ def test_what_a_format_has_no_place_for_is_told(config):
         for instructions in (("one", "two"), ("one",))
     ]  # fmt: skip
     skipped = "2 of 8 steps, which nothing should be learnt from, will look like any other"
-    assert command.losses(episodes, "lerobot") == [skipped]
-    assert command.losses(episodes, "rlds") == [
+    assert convert.losses(episodes, "lerobot") == [skipped]
+    assert convert.losses(episodes, "rlds") == [
         skipped,
         "1 episodes have several instructions; the first of each is written",
     ]

@@ -99,7 +99,7 @@ def test_a_mistaken_range_is_one_clear_line(results, flag):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no path", "error: config.data.path = 'nowhere' has no dataset_info.json"),
+        ("no path", "error: config.data.path = 'nowhere' has neither dataset_info.json"),
         ("negative", "error: flag --windows"),
     ],
 )
