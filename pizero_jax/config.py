@@ -404,8 +404,8 @@ class TrainConfig:
         _require(0 <= o.ema < 1, "config.optimizer.ema", o.ema, "in [0, 1)")
         _require(o.warmup >= 0, "config.optimizer.warmup", o.warmup, "0 or more")
         _require(o.clip > 0, "config.optimizer.clip", o.clip, "positive")
-        for key in ("nonfinite.limit", "validation.every", "validation.time_bins", "checkpoint.every", "checkpoint.keep",
-                    "log.every", "distributed.start_timeout", "distributed.heartbeat"):  # fmt: skip
+        for key in ("nonfinite.limit", "validation.every", "validation.time_bins", "checkpoint.every",
+                    "checkpoint.keep", "log.every", "distributed.start_timeout", "distributed.heartbeat"):  # fmt: skip
             group, name = key.split(".")
             value = getattr(getattr(self, group), name)
             _require(value >= 1, f"config.{key}", value, "at least 1")
