@@ -20,6 +20,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import launch
+from launch.supervise import newest_checkpoint
 from pizero_jax.processes import RESUME
 
 _CONFIG = config_flags.DEFINE_config_file("config")
@@ -47,22 +48,28 @@ def main() -> None:
         ]
         with (Path(folder) / "log").open("w") as log:
             run = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT)
-        killed = []
-        for _ in range(_ROUNDS.value):
-            wait_for(run, lambda: any((workdir / "checkpoints").glob("[0-9]*")))
-            os.kill(children(run.pid)[-1], signal.SIGKILL)
-            began, at = time.time(), (workdir / "metrics.jsonl").stat().st_ino
-            wait_for(run, lambda at=at: (workdir / "metrics.jsonl").stat().st_ino != at and grows(workdir))
-            killed.append(time.time() - began)
-        began = time.time()
-        run.send_signal(signal.SIGTERM)
-        status = run.wait()
-        stopped = time.time() - began
+        try:
+            killed = [after_kill(run, workdir) for _ in range(_ROUNDS.value)]
+        finally:
+            began = time.time()
+            run.terminate()
+            status, stopped = run.wait(), time.time() - began
     found = {"killed": statistics.median(killed), "killed, each": killed, "SIGTERM": stopped, "status": status}
     each = ", ".join(f"{seconds:.1f}" for seconds in killed)
     text = f"kill -9 to the next step: {found['killed']:.1f} s ({each}); SIGTERM to exit {status}: {stopped:.1f} s"
     print(json.dumps(found) if _JSON.value else text)
     sys.exit(0 if status == RESUME else 1)
+
+
+def after_kill(run: subprocess.Popen, workdir: Path) -> float:
+    """Seconds from the kill of one process to the next step of all."""
+    wait_for(run, lambda: newest_checkpoint(workdir) > 0 and logged(workdir) > newest_checkpoint(workdir))
+    before = (workdir / "metrics.jsonl").stat().st_ino  # a restart writes the file anew
+    os.kill(children(run.pid)[-1], signal.SIGKILL)
+    began = time.time()
+    wait_for(run, lambda: (workdir / "metrics.jsonl").stat().st_ino != before and
+             logged(workdir) > newest_checkpoint(workdir))  # fmt: skip
+    return time.time() - began
 
 
 def wait_for(run: subprocess.Popen, reached: Callable[[], bool]) -> None:
@@ -72,11 +79,10 @@ def wait_for(run: subprocess.Popen, reached: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def grows(workdir: Path) -> bool:
-    """Whether a step has been logged since the file was rewritten, which drops what comes after the checkpoint."""
-    newest = max(int(folder.name) for folder in (workdir / "checkpoints").glob("[0-9]*") if folder.name.isdigit())
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return bool(lines) and json.loads(lines[-1])["step"] > newest
+def logged(workdir: Path) -> int:
+    """The newest step in the metrics."""
+    lines = (workdir / "metrics.jsonl").read_text().split("\n")[:-1]
+    return json.loads(lines[-1])["step"] if lines else 0
 
 
 def children(pid: int) -> list[int]:

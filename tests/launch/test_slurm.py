@@ -87,6 +87,8 @@ def slurm(tmp_path):
         begin("slurmd", "-D")
         wait_for(idle, 60)
         yield run
+        run("scancel", "--user=root")
+        wait_for(lambda: not run("squeue", "--noheader"), 120)
     finally:
         for process in reversed(daemons):
             process.terminate()
