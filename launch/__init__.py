@@ -11,7 +11,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from pizero_jax import processes
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 COMMAND: list[str] = []  # what follows `--` on the command line, for commands that start another
 

@@ -30,8 +30,8 @@ import launch
 from pizero_jax import envs, processes
 from pizero_jax import mesh as meshes
 from pizero_jax.config import DistributedConfig, MeshConfig, TrainConfig, build
+from pizero_jax.errors import InputError
 from pizero_jax.provenance import versions
-from pizero_jax.types import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="Also examine what this run needs.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Also examine the folder of a run.")

@@ -23,8 +23,8 @@ import launch
 from pizero_jax.config import TrainConfig, build
 from pizero_jax.data import inspection, loader
 from pizero_jax.data.inspection import Curves, DataSet, Look, Whole
+from pizero_jax.errors import InputError
 from pizero_jax.report import page, tables
-from pizero_jax.types import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0_metaworld.py.")
 IDS = flags.DEFINE_string("ids", None, "START:STOP: global steps whose samples are printed.")

@@ -22,7 +22,7 @@ from absl import flags
 
 import launch
 from pizero_jax import processes
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 _GRACE = 5.0  # seconds in which the others may say what went wrong, too

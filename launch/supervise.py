@@ -20,7 +20,7 @@ from absl import flags
 import launch
 from launch import local
 from pizero_jax import processes
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _MISTAKE = 2  # exit status of `launch.run` for what another start would not change
 _WATCH = 1.0  # seconds between looks at the metrics

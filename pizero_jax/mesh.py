@@ -9,7 +9,8 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from jaxtyping import Array
 
 from pizero_jax.config import MeshConfig
-from pizero_jax.types import InputError, Params
+from pizero_jax.errors import InputError
+from pizero_jax.types import Params
 
 AXES = ("data", "fsdp", "tensor")
 

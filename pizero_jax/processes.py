@@ -20,7 +20,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from pizero_jax.config import DistributedConfig
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 RESUME = 75  # exit status of a run that saved and stopped because it was asked to (EX_TEMPFAIL of sysexits.h)
 

@@ -12,7 +12,7 @@ from pizero_jax import config as configs
 from pizero_jax import mesh as meshes
 from pizero_jax import policies
 from pizero_jax.config import MeshConfig
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 
 from configs import base, pi0_metaworld
 from pizero_jax.config import TrainConfig, build, differences
+from pizero_jax.errors import InputError
 from pizero_jax.old_configs import ADDED, completed
-from pizero_jax.types import InputError
 
 OLD = json.loads((Path(__file__).parent / "old_config.json").read_text())
 

@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 
 from pizero_jax import processes
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 VARIABLES = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2"}
 SRUN = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}

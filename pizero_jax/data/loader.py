@@ -21,7 +21,8 @@ from pizero_jax.data.normalize import Statistics
 from pizero_jax.data.order import Mixed, Order, budgets
 from pizero_jax.data.transforms import Processor
 from pizero_jax.data.windows import Window, Windows
-from pizero_jax.types import Batch, InputError
+from pizero_jax.errors import InputError
+from pizero_jax.types import Batch
 
 _ROW = 1  # first word of the seed of a row's augmentation; `order` has others
 

@@ -20,7 +20,8 @@ from pizero_jax.data import action_tokens, tokenizers
 from pizero_jax.data.action_tokens import ActionTokenizer
 from pizero_jax.data.chunks import ChunkNormalizer
 from pizero_jax.data.normalize import Normalizer, Statistics
-from pizero_jax.types import InputError, Observation
+from pizero_jax.errors import InputError
+from pizero_jax.types import Observation
 
 Picture = UInt8[np.ndarray, "h w 3"]
 Padded = tuple[Int32[np.ndarray, "T"], Bool[np.ndarray, "T"]]

@@ -16,10 +16,11 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from pizero_jax.config import CheckpointConfig
+from pizero_jax.errors import InputError
 from pizero_jax.train import freeze, manifest
 from pizero_jax.train.manifest import Parts
 from pizero_jax.train.step import TrainState
-from pizero_jax.types import InputError, Params
+from pizero_jax.types import Params
 
 FOLDER = "checkpoints"
 

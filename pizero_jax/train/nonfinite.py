@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 NAMED = 4  # rows in one message
 

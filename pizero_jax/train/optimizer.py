@@ -8,7 +8,8 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pizero_jax.config import OptimizerConfig
-from pizero_jax.types import InputError, Params
+from pizero_jax.errors import InputError
+from pizero_jax.types import Params
 
 
 def learning_rate(config: OptimizerConfig) -> optax.Schedule:

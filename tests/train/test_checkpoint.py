@@ -24,11 +24,12 @@ from flax import linen as nn
 from configs import base
 from pizero_jax import mesh as meshes
 from pizero_jax.config import CheckpointConfig, TrainConfig, build
+from pizero_jax.errors import InputError
 from pizero_jax.train import manifest
 from pizero_jax.train.checkpoint import Checkpoints, acting, everything, kept, open_run, raw
 from pizero_jax.train.loop import fit
 from pizero_jax.train.step import TrainState
-from pizero_jax.types import InputError, Policy
+from pizero_jax.types import Policy
 
 ROOT = Path(__file__).parents[2]
 KEEP_TWO = CheckpointConfig(every=1, keep=2, keep_every=0, best="", best_mode="min")

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from pizero_jax.errors import InputError
 from pizero_jax.train.loop import averages
 from pizero_jax.train.nonfinite import Guard
-from pizero_jax.types import InputError
 
 WELL = {"skipped": np.array(False), "bad_rows": np.zeros(8, bool)}
 

@@ -10,8 +10,8 @@ from flax.traverse_util import flatten_dict
 from configs import base
 from pizero_jax import config as configs
 from pizero_jax.config import RateRule
+from pizero_jax.errors import InputError
 from pizero_jax.train import optimizer
-from pizero_jax.types import InputError
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "pure_train.npz")
 OPENPI = configs.build(configs.TrainConfig, base.get_config()).optimizer
