@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 
 def run(main: Callable[[], None]) -> None:

@@ -15,11 +15,11 @@ from absl import flags
 from tqdm import tqdm
 
 import launch
+from pizero_jax.errors import InputError
 from pizero_jax.provenance import versions
 from pizero_jax.report import figures, tables
 from pizero_jax.serve import open_loop
 from pizero_jax.serve.policy import TrainedPolicy, load
-from pizero_jax.types import InputError
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a training run.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to take; the newest by default.")

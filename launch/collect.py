@@ -28,10 +28,10 @@ from pizero_jax import envs
 from pizero_jax.config import CollectConfig, build
 from pizero_jax.data import rlds_write
 from pizero_jax.data.rlds_write import Episode
+from pizero_jax.errors import InputError
 from pizero_jax.provenance import versions
 from pizero_jax.report import tables
 from pizero_jax.report.figures import contact_sheet
-from pizero_jax.types import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/collect_metaworld.py.")
 RESUME = flags.DEFINE_bool("resume", False, "Go on with a collection that was interrupted.")

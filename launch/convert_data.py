@@ -15,7 +15,7 @@ from ml_collections import config_flags
 import launch
 from pizero_jax.config import TrainConfig, build
 from pizero_jax.data.convert import convert
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0_metaworld.py.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the new data set; it must not hold anything.")

@@ -18,10 +18,10 @@ import launch
 from pizero_jax import envs
 from pizero_jax.config import EnvConfig
 from pizero_jax.envs.rollout import Rollout, rollout
+from pizero_jax.errors import InputError
 from pizero_jax.provenance import versions
 from pizero_jax.report import animation, figures, intervals, tables
 from pizero_jax.serve.policy import TrainedPolicy, load
-from pizero_jax.types import InputError
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a training run.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to take; the newest by default.")

@@ -16,11 +16,11 @@ from flax import linen as nn
 import launch
 from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build
+from pizero_jax.errors import InputError
 from pizero_jax.serve.policy import of_data_set
 from pizero_jax.train import freeze, optimizer
 from pizero_jax.train.checkpoint import Checkpoints, open_run
 from pizero_jax.train.step import fresh_state
-from pizero_jax.types import InputError
 from pizero_jax.weights import huggingface, openpi
 from pizero_jax.weights.merge import merge
 

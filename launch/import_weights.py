@@ -19,10 +19,11 @@ import launch
 from pizero_jax import mesh as meshes
 from pizero_jax.config import LossConfig, PolicyConfig, TrainConfig, build, differences
 from pizero_jax.data import normalize
+from pizero_jax.errors import InputError
 from pizero_jax.provenance import versions
 from pizero_jax.report import tables
 from pizero_jax.train.checkpoint import Checkpoints
-from pizero_jax.types import InputError, Params
+from pizero_jax.types import Params
 from pizero_jax.weights import huggingface, openpi, paligemma
 from pizero_jax.weights.download import fetch
 

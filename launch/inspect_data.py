@@ -20,8 +20,8 @@ from ml_collections import config_flags
 
 import launch
 from pizero_jax.config import TrainConfig, build
-from pizero_jax.data import loader
-from pizero_jax.types import InputError
+from pizero_jax.data import splits
+from pizero_jax.errors import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0_metaworld.py.")
 IDS = flags.DEFINE_string("ids", None, "START:STOP: global steps whose samples are printed.")
@@ -36,8 +36,8 @@ def main() -> None:
         for line in ids(config, steps(IDS.value)):
             print(line)
         return
-    from launch import data_page  # 2 s with SciPy: samples are named without it
-    from pizero_jax.data import inspection
+    from launch import data_page  # 5 s with JAX and SciPy: samples are named without them
+    from pizero_jax.data import inspection, loader
 
     found = inspection.inspect(config, loader.open_data(config), windows=WINDOWS.value)
     file = Path(OUTPUT.value) / "index.html"
@@ -55,9 +55,9 @@ def steps(text: str) -> range:
 
 def ids(config: TrainConfig, steps: range) -> Iterator[str]:
     """One line for each step."""
-    train, shares = loader.open_train(config)
+    train, shares = splits.train(config)
     names, windows = zip(*train.items(), strict=True)
-    order = loader.order(windows, shares, cache_gb=config.data.cache_gb, seed=config.seed, batch_size=config.batch_size)
+    order = splits.order(windows, shares, cache_gb=config.data.cache_gb, seed=config.seed, batch_size=config.batch_size)
     for step in steps:
         rows = []
         for number, index in zip(*order(step), strict=True):

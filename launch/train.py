@@ -24,11 +24,12 @@ from pizero_jax import mesh as meshes
 from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build, differences
 from pizero_jax.data import loader, normalize
+from pizero_jax.errors import InputError
 from pizero_jax.provenance import versions
 from pizero_jax.report import parameters, tables
 from pizero_jax.report.figures import learning_curves
 from pizero_jax.train import checkpoint, freeze, initial, loop
-from pizero_jax.types import InputError, Policy
+from pizero_jax.types import Policy
 from pizero_jax.weights.merge import equations
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0_metaworld.py.")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

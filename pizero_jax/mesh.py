@@ -7,7 +7,8 @@ from flax import linen as nn
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pizero_jax.config import MeshConfig
-from pizero_jax.types import InputError, Params
+from pizero_jax.errors import InputError
+from pizero_jax.types import Params
 
 AXES = ("data", "fsdp", "tensor")
 

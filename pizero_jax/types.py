@@ -11,10 +11,6 @@ Params = Any
 """Nested dictionary of arrays, as Flax Linen keeps it."""
 
 
-class InputError(ValueError):
-    """A mistake in a config, a data set or a request: the message alone tells the user what to change."""
-
-
 @struct.dataclass
 class Observation:
     """What the policy sees at one moment, for a batch of rows.

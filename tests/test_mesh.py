@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from pizero_jax import mesh as meshes
 from pizero_jax.config import MeshConfig
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 
 @pytest.fixture

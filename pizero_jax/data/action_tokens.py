@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Int, Int64
 
 from pizero_jax.config import ActionTokensConfig, DataConfig
 from pizero_jax.data.tokenizers import PAD, PROMPTS, Tokenizer
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _LEAD = "Action: "  # between prompt and action tokens
 

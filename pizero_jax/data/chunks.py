@@ -13,7 +13,7 @@ from pizero_jax.config import DataConfig
 from pizero_jax.data.episodes import Table
 from pizero_jax.data.normalize import Normalizer, Statistics
 from pizero_jax.data.sketch import Sketch
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _ROWS = 2**19  # actions of a dimension that a thread holds at a time
 

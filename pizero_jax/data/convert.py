@@ -11,7 +11,7 @@ from tqdm import tqdm
 from pizero_jax.config import DataConfig
 from pizero_jax.data import formats, lerobot_write, mixture, rlds_write
 from pizero_jax.data.episodes import Episode
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _JPEG_QUALITY = 95  # of frames that come from a video
 

@@ -7,7 +7,7 @@ from etils import epath
 
 from pizero_jax.config import DataConfig
 from pizero_jax.data.episodes import Cache, Episodes
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 
 def open_split(config: DataConfig, split: str, cache: Cache | None = None) -> Episodes:

@@ -14,7 +14,7 @@ from pizero_jax.data.loader import Data, Source
 from pizero_jax.data.screening import Frames
 from pizero_jax.data.suspicions import Suspicion
 from pizero_jax.data.windows import labelled
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _LOOK = 4  # first word of the seed of what is looked at; `order` and `loader` have others
 _EPISODES = 8  # whose pictures are judged, in `_MOMENTS` each

@@ -21,7 +21,7 @@ from pizero_jax.data import lerobot_meta
 from pizero_jax.data.episodes import Cache, Episode, Episodes, Pictures, Table
 from pizero_jax.data.lerobot_meta import Meta, Record, hz
 from pizero_jax.data.video import Frames
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 __all__ = ["hz", "open_split"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _AGAIN = "download or make the data set again"
 

@@ -20,7 +20,7 @@ from pizero_jax.data.episodes import Episode, Picture
 from pizero_jax.data.lerobot_files import FILES_PER_CHUNK, Clips, Tables
 from pizero_jax.data.lerobot_meta import arrow
 from pizero_jax.data.transforms import decode
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 _DATA, _VIDEO = f"data/{_FILE}.parquet", f"videos/{{video_key}}/{_FILE}.mp4"

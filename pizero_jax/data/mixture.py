@@ -15,7 +15,7 @@ from jaxtyping import Float64
 from pizero_jax.config import DataConfig
 from pizero_jax.data import formats
 from pizero_jax.data.resample import Resampling
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 EXPONENT = 0.43  # of the number of frames: pi0, arXiv 2410.24164, section V-A
 

@@ -11,7 +11,7 @@ from etils import epath
 from jaxtyping import Float
 
 from pizero_jax.data.sketch import Sketch
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _EPSILON = 1e-6  # openpi's: added to every spread
 _OPENPI = ("mean", "std", "q01", "q99")

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int64
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _MASK_DELTA = 0xA282EAD8  # TFRecord stores rotated and shifted checksums, so that files of checksums stay safe
 _REMEDY = "copy or make this file again"

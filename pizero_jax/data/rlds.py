@@ -21,7 +21,7 @@ from pizero_jax.config import DataConfig
 from pizero_jax.data import index
 from pizero_jax.data.episodes import Cache, Episode, Episodes, Table
 from pizero_jax.data.records import read_record, read_records
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _NATIVE = ("tfrecord", "array_record")
 _LINES = 20  # of the log, about damaged records

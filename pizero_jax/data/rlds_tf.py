@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import logging
 
 from pizero_jax.data import index
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 
 def copies(files: Sequence[str], file_format: str, folder: str) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 EPISODES_PER_SHARD = 64
 COLLECTED = "Demonstrations of scripted experts, collected by launch.collect."

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 WIDTHS: Mapping[str, int] = {
     "euler_xyz": 3,  # roll, pitch, yaw in rad about the fixed axes x, y, z in turn: R = Rz(yaw) Ry(pitch) Rx(roll)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _MANTISSA = 23  # bits of a float32
 _UNIT = 149  # the smallest float32 is 2^-149

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Bool, Float, Int32, Int64
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 PAD = 0  # PaliGemma's, and ours
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 _OPEN = 8  # videos that a thread keeps open: a few MB each, for the decoder's frames and the file's index
 _AHEAD = 8  # frames decoded in passing rather than searched for; LeRobot's own videos have a key frame every 2

@@ -8,7 +8,7 @@ import os
 import sys
 
 from pizero_jax.config import EnvConfig
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 MAKERS = {  # name -> module and class
     "metaworld": ("pizero_jax.envs.metaworld", "MetaWorldEnv"),

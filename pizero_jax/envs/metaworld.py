@@ -10,7 +10,7 @@ from metaworld.policies import ENV_POLICY_MAP
 
 from pizero_jax.envs import nearest
 from pizero_jax.envs.simulator import Simulator
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 INSTRUCTIONS = {
     "assembly-v3": "pick up the wrench and put its ring on the peg",

@@ -5,7 +5,7 @@ import numpy as np
 
 from pizero_jax.envs import nearest
 from pizero_jax.envs.simulator import Simulator
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 COLOURS = {"red": (220, 40, 40), "blue": (40, 70, 220)}
 TASKS = {f"reach-{colour}": colour for colour in COLOURS}

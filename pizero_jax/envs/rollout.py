@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 FRAME_EVERY = 2  # steps between the frames of a recording
 

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 SPLITS = ("train", "eval")
 CAMERAS = ("image", "wrist_image")

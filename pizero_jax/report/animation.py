@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pizero_jax.errors import InputError
 from pizero_jax.report.figures import GREEN, VERMILLION, check_pictures, enlarge
-from pizero_jax.types import InputError
 
 MAX_BYTES = 2_000_000  # a page with a few of them still loads at once
 COLORS = 64  # of the palette; simulators render few, and halving the usual 128 saves a third of the file

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pizero_jax.errors import InputError
 from pizero_jax.report.intervals import wilson
-from pizero_jax.types import InputError
 
 # Okabe and Ito's palette, told apart with every common kind of colour blindness (Wong, Nature Methods 8, 2011).
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"

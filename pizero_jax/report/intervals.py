@@ -3,7 +3,7 @@
 import math
 from statistics import NormalDist
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 
 def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 
 from pizero_jax.data import formats
 from pizero_jax.data.episodes import Episode, Episodes
+from pizero_jax.errors import InputError
 from pizero_jax.serve.policy import TrainedPolicy
-from pizero_jax.types import InputError
 
 LOOKS = 16  # observations at once, always as many: the policy compiles once, and a long episode fits into memory
 FLIPPED = -0.2  # correlation: that of an unrelated dimension stays above it, but for very few steps

@@ -15,8 +15,9 @@ from pizero_jax.config import DataConfig, TrainConfig, build
 from pizero_jax.data import action_tokens, mixture, normalize
 from pizero_jax.data.action_tokens import ActionTokenizer
 from pizero_jax.data.transforms import Processor, stack
+from pizero_jax.errors import InputError
 from pizero_jax.train.checkpoint import open_run
-from pizero_jax.types import InputError, Params, Policy
+from pizero_jax.types import Params, Policy
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from pizero_jax.errors import InputError
 from pizero_jax.train import freeze
 from pizero_jax.train.step import TrainState
-from pizero_jax.types import InputError, Params
+from pizero_jax.types import Params
 
 FOLDER = "checkpoints"
 

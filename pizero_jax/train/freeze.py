@@ -6,7 +6,8 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pizero_jax.config import FreezeConfig
-from pizero_jax.types import InputError, Params
+from pizero_jax.errors import InputError
+from pizero_jax.types import Params
 
 NOTHING = FreezeConfig(params=(), dtype="float32")
 

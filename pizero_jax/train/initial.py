@@ -7,8 +7,9 @@ import jax
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from pizero_jax.errors import InputError
 from pizero_jax.train.checkpoint import open_run
-from pizero_jax.types import InputError, Params
+from pizero_jax.types import Params
 
 
 def given_params(source: str, abstract: Params) -> Callable[[Params], Params]:

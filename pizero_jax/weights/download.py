@@ -25,7 +25,7 @@ from urllib.parse import quote, urlencode
 
 from tqdm import tqdm
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 GOOGLE = "https://storage.googleapis.com"
 BLOCK = 1 << 20  # bytes

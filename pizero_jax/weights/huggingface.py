@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 
 from pizero_jax import policies
 from pizero_jax.config import FlowConfig, LossConfig, PolicyConfig
-from pizero_jax.types import InputError, Params, Policy
+from pizero_jax.errors import InputError
+from pizero_jax.types import Params, Policy
 from pizero_jax.weights import safetensors
 from pizero_jax.weights import source as sources
 from pizero_jax.weights.download import fetch

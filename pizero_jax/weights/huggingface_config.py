@@ -20,8 +20,8 @@ from pizero_jax.config import (
     PolicyConfig,
     VisionConfig,
 )
+from pizero_jax.errors import InputError
 from pizero_jax.nn.lora import NONE
-from pizero_jax.types import InputError
 from pizero_jax.weights.huggingface_layout import Names
 from pizero_jax.weights.source import Source
 

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from pizero_jax.types import InputError, Params
+from pizero_jax.errors import InputError
+from pizero_jax.types import Params
 from pizero_jax.weights import source as sources
 from pizero_jax.weights.source import Leaf, Source
 

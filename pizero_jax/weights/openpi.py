@@ -33,7 +33,8 @@ from pizero_jax.config import (
 )
 from pizero_jax.data import normalize
 from pizero_jax.data.normalize import Statistics
-from pizero_jax.types import Batch, InputError, Observation, Params, Policy
+from pizero_jax.errors import InputError
+from pizero_jax.types import Batch, Observation, Params, Policy
 from pizero_jax.weights import source as sources
 from pizero_jax.weights.download import fetch
 from pizero_jax.weights.openpi_layout import LAYERS, VISION, leaf, to_openpi

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 from pizero_jax.weights.source import Source
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"

@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from pizero_jax import mesh as meshes
-from pizero_jax.types import InputError, Params, Policy
+from pizero_jax.errors import InputError
+from pizero_jax.types import Params, Policy
 
 
 class Source(NamedTuple):

@@ -12,7 +12,7 @@ from scipy import fft
 from pizero_jax.config import ActionTokensConfig
 from pizero_jax.data import action_tokens, tokenizers
 from pizero_jax.data.action_tokens import Bins, Fast
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 C, A, SCALE, VOCABULARY = 16, 3, 10.0, 200
 BYTES = tokenizers.make("bytes")

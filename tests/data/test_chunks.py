@@ -9,7 +9,7 @@ from pizero_jax import config as configs
 from pizero_jax.data import chunks, loader, normalize
 from pizero_jax.data.episodes import Episode, Episodes, Table
 from pizero_jax.data.normalize import Statistics
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent / "golden_delta.npz"))
 

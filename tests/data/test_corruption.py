@@ -17,7 +17,7 @@ from absl import logging
 
 from pizero_jax.data import loader, records, rlds
 from pizero_jax.data.records import read_records
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 from tests.data.rewriting import edit, record, rewrite, robot
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ from configs import base
 from pizero_jax import config as configs
 from pizero_jax.data import rlds
 from pizero_jax.data.episodes import Cache
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 from tests.data.test_corruption import contents
 
 folder, seed, count = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

@@ -13,7 +13,7 @@ from pizero_jax.data import loader, normalize
 from pizero_jax.data.episodes import Episodes
 from pizero_jax.data.transforms import Processor
 from pizero_jax.data.windows import Windows
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 from tests.data.make_rlds_tiny import FOLDER
 
 

@@ -14,8 +14,8 @@ from pizero_jax import config as configs
 from pizero_jax.config import TrainConfig
 from pizero_jax.data import loader, mixture
 from pizero_jax.data.embodiments.mixtures import MIXTURES
+from pizero_jax.errors import InputError
 from pizero_jax.train.loop import averages
-from pizero_jax.types import InputError
 from tests.data.make_rlds_tiny import FOLDER
 from tests.data.rewriting import robot
 

@@ -7,7 +7,7 @@ import pytest
 from pizero_jax.data import normalize
 from pizero_jax.data.normalize import Normalizer, Statistics
 from pizero_jax.data.sketch import Sketch
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 from tests.data import make_rlds_tiny
 
 HERE = pathlib.Path(__file__).parent

@@ -1,7 +1,7 @@
 import pytest
 
 from pizero_jax.data.records import masked_crc32c, read_records
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 FILE = "rlds_tiny-train.tfrecord-00001-of-00002"
 

@@ -7,7 +7,7 @@ from pizero_jax.data import loader, mixture
 from pizero_jax.data.episodes import Episode, Episodes
 from pizero_jax.data.resample import Resampling
 from pizero_jax.data.windows import Windows
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 RNG = np.random.default_rng(0)
 ACTIONS = RNG.normal(size=(60, 4)).astype(np.float32)

@@ -8,7 +8,7 @@ import simplejpeg
 
 from pizero_jax.data import rlds_write
 from pizero_jax.data.rlds_write import Episode, encode_jpeg, write
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 from tests.data.make_lerobot import png
 
 # Every test that writes or reads with TensorFlow does so in a process of its own: importing it costs 600 MB, and

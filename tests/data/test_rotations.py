@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pizero_jax.data import rotations
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 # From Euler angles and back the rotation survives, in float64, to a few rounding errors; near gimbal lock the
 # cosine of the pitch, and with it roll and yaw, are known to the square root of those only.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pizero_jax.data.sketch import Sketch
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 SHARES = [0, 0.001, 0.01, 0.25, 0.5, 0.75, 0.99, 0.999, 1]
 N = 1_000_000

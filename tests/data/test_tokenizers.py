@@ -6,7 +6,7 @@ import sentencepiece
 
 from pizero_jax.data import tokenizers
 from pizero_jax.data.tokenizers import PROMPTS
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 
 @pytest.fixture(scope="module")

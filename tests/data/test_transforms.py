@@ -12,7 +12,7 @@ from absl import logging
 from pizero_jax.config import AugmentationConfig, DropoutConfig
 from pizero_jax.data import action_tokens, tokenizers
 from pizero_jax.data.transforms import Processor, augment, decode, resize_with_pad
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 from tests.data import make_rlds_tiny
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parent / "golden_resize.npz"))

@@ -9,7 +9,7 @@ import pytest
 from pizero_jax import envs
 from pizero_jax.config import EnvConfig
 from pizero_jax.envs.rollout import picture, rollout
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 pytestmark = pytest.mark.simulator
 

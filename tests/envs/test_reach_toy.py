@@ -4,7 +4,7 @@ import pytest
 from pizero_jax import envs
 from pizero_jax.config import EnvConfig
 from pizero_jax.envs.rollout import rollout
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 
 def make(task="reach-red"):

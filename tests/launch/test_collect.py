@@ -12,7 +12,7 @@ import pytest
 from launch import collect
 from pizero_jax import envs
 from pizero_jax.config import CollectConfig, EnvConfig
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 CONFIG = CollectConfig(
     seed=0, path="", name="toy", demonstrations=3, val_fraction=0.25, noise=0.2, steps_after_success=4, jpeg_quality=95,

@@ -9,7 +9,7 @@ import json, os, sys, tempfile
 from absl import flags
 from ml_collections import config_flags
 import launch
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 CONFIG = config_flags.DEFINE_config_file("config")
 flags.DEFINE_bool("json", False, "")
 

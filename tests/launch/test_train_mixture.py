@@ -14,7 +14,7 @@ import pytest
 import pizero_jax
 from pizero_jax import config as configs
 from pizero_jax.data import loader
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 from tests.data.make_rlds_tiny import FOLDER
 from tests.data.rewriting import robot
 

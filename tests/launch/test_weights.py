@@ -12,9 +12,9 @@ from flax import linen as nn
 
 from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build
+from pizero_jax.errors import InputError
 from pizero_jax.serve.policy import load
 from pizero_jax.train.initial import given_params
-from pizero_jax.types import InputError
 from pizero_jax.weights import openpi, source
 
 ROOT = Path(__file__).parents[2]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from pizero_jax.errors import InputError
 from pizero_jax.report.animation import MAX_BYTES, animate
-from pizero_jax.types import InputError
 
 # Where the first cell's frame and picture begin: gap 6, label 18, frame 3; pictures of 64 pixels are doubled.
 FRAME, PICTURE, CELL = (25, 7), (30, 12), 128 + 6 + 6

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pizero_jax.errors import InputError
 from pizero_jax.report.figures import (
     contact_sheet,
     enlarge,
@@ -10,7 +11,6 @@ from pizero_jax.report.figures import (
     predicted_against_recorded,
     success_bars,
 )
-from pizero_jax.types import InputError
 
 
 def plain(color, side=64):

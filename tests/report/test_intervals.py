@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
+from pizero_jax.errors import InputError
 from pizero_jax.report.intervals import difference, wilson
-from pizero_jax.types import InputError
 
 
 # Newcombe, Two-sided confidence intervals for the single proportion, Statistics in Medicine 17 (1998), pages 857-872,

@@ -9,9 +9,10 @@ import pytest
 from configs import base
 from pizero_jax.config import TrainConfig, build
 from pizero_jax.data import loader
+from pizero_jax.errors import InputError
 from pizero_jax.serve import open_loop
 from pizero_jax.serve.policy import TrainedPolicy
-from pizero_jax.types import InputError, Policy
+from pizero_jax.types import Policy
 
 RLDS_TINY = Path(__file__).parents[1] / "data" / "rlds_tiny"
 CHUNK = 4

@@ -9,12 +9,12 @@ from configs import base
 from pizero_jax import config as configs
 from pizero_jax import policies
 from pizero_jax.config import FreezeConfig, LoraConfig, LoraRule, LossConfig, MeshConfig
+from pizero_jax.errors import InputError
 from pizero_jax.mesh import make_mesh
 from pizero_jax.train import freeze, optimizer
 from pizero_jax.train.checkpoint import Checkpoints
 from pizero_jax.train.loop import start_from
 from pizero_jax.train.step import compile_step, init_state, to_mesh
-from pizero_jax.types import InputError
 
 LOSS = LossConfig(samples_per_observation=1, openpi_padding=False, flow_weight=1.0)
 OPTIMIZER = dataclasses.replace(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 from pizero_jax.weights import download
 from pizero_jax.weights.download import fetch
 

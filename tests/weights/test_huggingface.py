@@ -24,8 +24,9 @@ from pizero_jax.config import (
     TrainConfig,
     VisionConfig,
 )
+from pizero_jax.errors import InputError
 from pizero_jax.nn.paligemma import PaliGemma
-from pizero_jax.types import InputError, Observation
+from pizero_jax.types import Observation
 from pizero_jax.weights import huggingface, safetensors, source
 from pizero_jax.weights.huggingface_config import infer
 from pizero_jax.weights.huggingface_layout import LEROBOT, TRANSFORMERS, Names, to_huggingface

@@ -13,9 +13,9 @@ from pizero_jax import config as configs
 from pizero_jax import policies
 from pizero_jax.config import LoraConfig, TrainConfig
 from pizero_jax.data import normalize
+from pizero_jax.errors import InputError
 from pizero_jax.train import optimizer
 from pizero_jax.train.freeze import is_frozen
-from pizero_jax.types import InputError
 from pizero_jax.weights import openpi, source
 from pizero_jax.weights.openpi_layout import their_name
 

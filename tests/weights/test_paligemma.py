@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pizero_jax.config import LoraConfig, LoraRule
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 from pizero_jax.weights import openpi, paligemma, source
 
 

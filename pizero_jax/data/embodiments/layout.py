@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 
 from pizero_jax.data import rotations
 from pizero_jax.data.embodiments.gripper import Opening
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 Columns = Float[np.ndarray, "T n"]
 Layout = tuple["Group", ...]

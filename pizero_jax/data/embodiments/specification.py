@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32
 
 from pizero_jax.data.embodiments import layout
 from pizero_jax.data.embodiments.layout import Group, Layout
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 Shape = tuple[int, ...]
 

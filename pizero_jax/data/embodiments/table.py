@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from pizero_jax.data.embodiments import arms, bridge, droid, franka, joint_space, libero, mobile, rtx, unpublished
 from pizero_jax.data.embodiments.specification import Specification
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 ENTRIES: tuple[Specification, ...] = (
     *bridge.ENTRIES,

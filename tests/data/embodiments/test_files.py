@@ -10,7 +10,7 @@ from configs import pi0_metaworld
 from pizero_jax import config as configs
 from pizero_jax.config import TrainConfig
 from pizero_jax.data import loader, rlds
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 
 LENGTHS = (6, 4)
 

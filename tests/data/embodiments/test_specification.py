@@ -7,7 +7,7 @@ from pizero_jax.data.embodiments import layout, table
 from pizero_jax.data.embodiments.gripper import closing
 from pizero_jax.data.embodiments.layout import absent, gripper, hand, joints, position, rotation
 from pizero_jax.data.embodiments.specification import Derived, Specification, check, read_episode
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 from tests.data.embodiments.features import FEATURES
 from tests.data.embodiments.synthetic import episode
 

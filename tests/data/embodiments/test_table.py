@@ -3,7 +3,7 @@ import pytest
 
 from pizero_jax.data.embodiments import layout, mixtures, table
 from pizero_jax.data.embodiments.specification import ROLES, check
-from pizero_jax.types import InputError
+from pizero_jax.errors import InputError
 from tests.data.embodiments.features import FEATURES, UNDOCUMENTED
 
 # The configurations of github.com/octo-models/octo at 241fb35, octo/data/oxe/oxe_dataset_configs.py.
