@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from pizero_jax import processes
 from pizero_jax.errors import InputError
 
 COMMAND: list[str] = []  # what follows `--` on the command line, for commands that start another
@@ -31,10 +30,14 @@ def _one_line(function: Callable):
     try:
         return function()
     except InputError as error:
+        from pizero_jax import processes  # with JAX, which takes 3 s and not every command needs
+
         print(f"{processes.label()}error: {error}", file=sys.stderr)
         processes.abandon(2)
         sys.exit(2)
     except Exception:
+        from pizero_jax import processes
+
         if processes.several():
             print(f"{processes.label()}{traceback.format_exc()}", file=sys.stderr)
             processes.abandon(1)

@@ -166,7 +166,7 @@ class Episodes(Sequence[Episode]):
         end = int(self._ends[index])
         steps = slice(end - int(self.table.lengths[index]), end)
         return Episode(
-            images=_Unread(self._cameras, lambda: self._pictures(index)),
+            images=_Unread(self._cameras, lambda: self.pictures(index)),
             state=self.table.state[steps],
             actions=self.table.actions[steps],
             instructions=self.instructions(index),
@@ -180,7 +180,8 @@ class Episodes(Sequence[Episode]):
         texts = self.table.texts
         return tuple([texts[i] for i in self.table.instructions[index].tolist() if i >= 0])
 
-    def _pictures(self, index: int) -> Pictures:
+    def pictures(self, index: int) -> Pictures:
+        """Those of an episode, read now if the cache does not have them."""
         if self._cache is None:
             return self._read(index)
         return self._cache.get((self, index), int(self.table.sizes[index]), lambda: self._read(index))

@@ -1,6 +1,5 @@
 """Batches, in an order that is a pure function of (seed, step, mixture), decoded ahead by threads."""
 
-import contextlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,22 +12,21 @@ from absl import logging
 from jaxtyping import Float32
 
 from pizero_jax.config import DataConfig, TrainConfig
-from pizero_jax.data import action_tokens, chunks, formats, mixture
+from pizero_jax.data import action_tokens, chunks, mixture, splits, transforms
 from pizero_jax.data.action_tokens import ActionTokenizer
 from pizero_jax.data.chunks import ChunkNormalizer
 from pizero_jax.data.episodes import Cache
 from pizero_jax.data.normalize import Statistics
-from pizero_jax.data.order import Mixed, Order, budgets
+from pizero_jax.data.order import Mixed
 from pizero_jax.data.transforms import Processor
-from pizero_jax.data.windows import Window, Windows
+from pizero_jax.data.windows import Numbers, Windows
 from pizero_jax.errors import InputError
-from pizero_jax.types import Batch
+from pizero_jax.types import Batch, Observation
 
 _ROW = 1  # first word of the seed of a row's augmentation; `order` has others
 
 _TRAINING_CHUNKS = 10_000  # of the action tokenizer: with chunks of 50 x 7 numbers it takes 5 s
 _HELD_OUT_CHUNKS = 1_000  # that show how much of the actions it clips
-_POOL = 0.8  # of the cache; the rest is for pictures of the pool before and after
 
 
 class Source(NamedTuple):
@@ -43,6 +41,14 @@ class Source(NamedTuple):
     processor: Processor
 
 
+class Drawn(NamedTuple):
+    """What a row of a batch shows."""
+
+    set: int  # number of the data set in the mixture
+    window: int
+    rng: np.random.Generator | None  # of its augmentation, dropout and wording
+
+
 class Data(NamedTuple):
     """What training needs."""
 
@@ -54,9 +60,9 @@ class Data(NamedTuple):
         return {source.name: source.statistics for source in self.sources}
 
     def order(self, seed: int, batch_size: int) -> Mixed:
-        """As `order`, of the train splits."""
+        """As `splits.order`, of the train splits."""
         train, shares = [source.train for source in self.sources], [source.share for source in self.sources]
-        return order(train, shares, cache_gb=self.sources[0].config.cache_gb, seed=seed, batch_size=batch_size)
+        return splits.order(train, shares, cache_gb=self.sources[0].config.cache_gb, seed=seed, batch_size=batch_size)
 
 
 def open_data(config: TrainConfig, saved_action_tokens: Mapping[str, Any] | None = None) -> Data:
@@ -71,8 +77,8 @@ def open_data(config: TrainConfig, saved_action_tokens: Mapping[str, Any] | None
     """
     cache = Cache(config.data.cache_gb * 1e9)
     members = mixture.members(config.data)
-    train, shares = open_train(config, cache)
-    val = {name: _windows(config, name, member.config, "val_split", cache) for name, member in members.items()}
+    train, shares = splits.train(config, cache)
+    val = {name: splits.windows(config, name, member.config, "val_split", cache) for name, member in members.items()}
     statistics = {name: _statistics(name, train[name], member.config) for name, member in members.items()}
 
     tokens = None
@@ -88,43 +94,10 @@ def open_data(config: TrainConfig, saved_action_tokens: Mapping[str, Any] | None
     cameras = {camera for member in members.values() for camera in member.config.cameras}
     sources = []
     for (name, (data, _)), share in zip(members.items(), shares, strict=True):
-        with _naming(name):
+        with splits.naming(name):
             processor = Processor(config.policy, data, statistics[name], tokens, cameras)
         sources.append(Source(name, data, share, train[name], val[name], statistics[name], processor))
     return Data(tuple(sources), tokens)
-
-
-def open_train(config: TrainConfig, cache: Cache | None = None) -> tuple[dict[str, Windows], list[float]]:
-    """By name the windows of all train splits, and their shares of the rows."""
-    members = mixture.members(config.data)
-    train = {name: _windows(config, name, member.config, "train_split", cache) for name, member in members.items()}
-    weights, frames = [member.weight for member in members.values()], [len(windows) for windows in train.values()]
-    return train, mixture.shares(weights, frames, config.data.weighting).tolist()
-
-
-def _windows(config: TrainConfig, name: str, data: DataConfig, split: str, cache: Cache | None) -> Windows | None:
-    """None if the config names no such split."""
-    if not getattr(data, split):
-        return None
-    with _naming(name):
-        episodes = formats.open_split(data, getattr(data, split), cache)
-        resampling = mixture.resampling(data, episodes.table.actions.shape[1])
-        windows = Windows(
-            episodes, config.policy.chunk, resampling=resampling, history=data.history,
-            unlabelled=data.unlabelled == "keep",
-        )  # fmt: skip
-        if not len(windows):
-            raise InputError(f"config.data.{split} = {getattr(data, split)!r} has no frame to learn from")
-    return windows
-
-
-@contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Says in errors which data set of a mixture they are about."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"data set {name!r}: {error}" if name else str(error)) from error
 
 
 def _statistics(name: str, windows: Windows, data: DataConfig) -> dict[str, Statistics]:
@@ -132,15 +105,15 @@ def _statistics(name: str, windows: Windows, data: DataConfig) -> dict[str, Stat
     table, span = windows.episodes.table, windows.chunk
     if windows.resampling is not None:
         table, span = windows.resampling.first(table), int(windows.resampling.ends(windows.chunk)[-1])
-    with _naming(name):
+    with splits.naming(name):
         return chunks.statistics(table, data, span)
 
 
 def _chunks(windows: Windows, normalizer: ChunkNormalizer, count: float) -> Iterator[Float32[np.ndarray, "C a"]]:
     """Normalised ones of all windows, or of `count` evenly spaced ones."""
-    for index in np.unique(np.rint(np.linspace(0, len(windows) - 1, max(1, round(count))))):
-        window = windows[int(index)]
-        yield normalizer.normalize(window.actions, window.moment)
+    indices = np.unique(np.rint(np.linspace(0, len(windows) - 1, max(1, round(count)))).astype(np.int64))
+    numbers = windows.numbers(indices)
+    yield from normalizer.normalize(numbers.actions, numbers.moments)
 
 
 def _report_clipping(tokens: ActionTokenizer, chunks: Iterator[Float32[np.ndarray, "C a"]], name: str) -> None:
@@ -148,17 +121,6 @@ def _report_clipping(tokens: ActionTokenizer, chunks: Iterator[Float32[np.ndarra
     level = logging.WARNING if clipped > 0.05 * total else logging.INFO  # quantiles leave 2% outside the bins
     of = f" of {name}" if name else ""
     logging.log(level, "the action tokens clip %.2f%% of the held-out numbers%s", 100 * clipped / total, of)
-
-
-def order(train: Sequence[Windows], shares: Sequence[float], *, cache_gb: float, seed: int, batch_size: int) -> Mixed:
-    """From a step to the rows of its global batch: data set and window of each."""
-    counts = [windows.counts for windows in train]
-    sizes = [windows.episodes.table.sizes for windows in train]
-    totals = [np.array([values.sum() for values in column]) for column in (counts, sizes)]
-    pools = budgets(np.array(shares), *totals, _POOL * cache_gb * 1e9)
-    each = zip(counts, sizes, pools, strict=True)
-    orders = [Order((seed, number), *source) for number, source in enumerate(each)]
-    return Mixed(orders, shares, seed=seed, batch_size=batch_size)
 
 
 def batches(
@@ -193,7 +155,7 @@ def batches(
 
     def make(step: int) -> Batch:
         sets, windows = rows(step)
-        drawn = [(int(sets[row]), int(windows[row]), rng(step, row) if is_random else None) for row in mine]
+        drawn = [Drawn(int(sets[row]), int(windows[row]), rng(step, row) if is_random else None) for row in mine]
         return _batch(data, "train", drawn)
 
     cv2.setNumThreads(0)  # pictures are small and rows are parallel already
@@ -215,7 +177,7 @@ def validation_batches(
         made = []
         for first in range(0, min(count * batch_size, len(order)), batch_size):
             places = first + mine
-            batch = _batch(data, "val", [(number, int(order[place % len(order)]), None) for place in places])
+            batch = _batch(data, "val", [Drawn(number, int(order[place % len(order)]), None) for place in places])
             made.append(batch.replace(action_mask=batch.action_mask & (places < len(order))[:, None]))
         return made
 
@@ -256,41 +218,58 @@ def _rows(batch_size: int, process_index: int, process_count: int) -> range:
     return range(process_index * local, (process_index + 1) * local)
 
 
-def _batch(data: Data, split: str, drawn: Sequence[tuple[int, int, np.random.Generator | None]]) -> Batch:
-    """Of (data set, window, its randomness); pictures are decoded into their places in the batch."""
+def _batch(data: Data, split: str, drawn: Sequence[Drawn]) -> Batch:
+    """Pictures are decoded into their places in the batch; numbers are worked out together for each data set."""
     first = data.sources[0].processor
     pictures = {camera: np.empty((len(drawn), *first.picture_shape), np.uint8) for camera in first.cameras}
-    made = []
-    for row, (number, index, rng) in enumerate(drawn):
-        source = data.sources[number]
-        window = getattr(source, split)[index]
-        made.append(_row(source, window, rng, {camera: array[row] for camera, array in pictures.items()}))
-    batch = jax.tree.map(lambda *leaves: np.stack(leaves), *made)
+    sets = np.array([row.set for row in drawn], np.int32)
+    members = [np.flatnonzero(sets == number) for number in range(len(data.sources))]
+    parts = [
+        _part(source, getattr(source, split), [drawn[row] for row in rows], [_at(pictures, row) for row in rows])
+        for source, rows in zip(data.sources, members, strict=True)
+        if len(rows)
+    ]
+    back = np.argsort(np.concatenate(members))
+    batch = jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *parts) if len(parts) > 1 else parts[0]
     observation = batch.observation.replace(images=pictures)
-    sets = np.array([number for number, *_ in drawn], np.int32) if len(data.sources) > 1 else None
-    return batch.replace(observation=observation, dataset=sets)
+    return batch.replace(observation=observation, dataset=sets if len(data.sources) > 1 else None)
 
 
-def _row(source: Source, window: Window, rng: np.random.Generator | None, out: dict[str, np.ndarray]) -> Batch:
-    """One row without its pictures, which go into `out`; one whose pictures cannot be read counts nowhere."""
-    processor, mask = source.processor, window.action_mask
-    wording = 0 if rng is None or len(window.instructions) == 1 else rng.integers(len(window.instructions))
-    try:
-        observation = processor.observation(window.images, window.state, window.instructions[wording], rng, out=out)
-    except InputError as error:
-        error = InputError(f"{window.source}: {error}")
-        if source.config.on_corrupt == "raise":
-            raise error from None
-        logging.warning("masked: %s", error)
-        observation, mask = processor.observation({}, window.state, window.instruction, out=out), np.zeros_like(mask)
-    ids, token_mask = processor.tokens(window.actions, window.moment) or (None, None)
-    if token_mask is not None:
-        token_mask = token_mask & mask.any()
+def _at(pictures: Mapping[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
+    return {camera: array[row] for camera, array in pictures.items()}
+
+
+def _part(source: Source, windows: Windows, drawn: Sequence[Drawn], out: Sequence[Mapping[str, np.ndarray]]) -> Batch:
+    """The rows of one data set without their pictures, which go into `out`."""
+    processor, numbers = source.processor, windows.numbers(np.array([row.window for row in drawn]))
+    mask, observations = numbers.action_mask, []
+    for i, (row, place) in enumerate(zip(drawn, out, strict=True)):
+        try:
+            observations.append(_observation(processor, windows, numbers, i, row.rng, place))
+        except InputError as error:
+            error = InputError(f"{windows.source(numbers.episodes[i], numbers.frames[i])}: {error}")
+            if source.config.on_corrupt == "raise":
+                raise error from None
+            logging.warning("masked: %s", error)  # such a row counts nowhere
+            observations.append(processor.observation({}, numbers.state[i], "", out=place))
+            mask[i] = False
+    texts = [processor.tokens(*row) for row in zip(numbers.actions, numbers.moments, strict=True)]
+    ids, token_mask = (np.stack(parts) for parts in zip(*texts, strict=True)) if texts[0] else (None, None)
     return Batch(
-        observation=observation.replace(images={}),
-        actions=processor.actions(window.actions, window.moment),
+        observation=transforms.stack(observations, images={}),
+        actions=processor.actions(numbers.actions, numbers.moments),
         action_mask=mask,
-        action_dim_mask=processor.action_dim_mask,
+        action_dim_mask=np.tile(processor.action_dim_mask, (len(drawn), 1)),
         action_tokens=ids,
-        action_token_mask=token_mask,
+        action_token_mask=None if ids is None else token_mask & mask.any(axis=1, keepdims=True),
     )
+
+
+def _observation(
+    processor: Processor, windows: Windows, numbers: Numbers, i: int, rng: np.random.Generator | None, out: Mapping
+) -> Observation:
+    """Of one row, worded as drawn."""
+    episode, frame = int(numbers.episodes[i]), int(numbers.frames[i])
+    wordings = windows.episodes.instructions(episode)
+    wording = 0 if rng is None or len(wordings) == 1 else rng.integers(len(wordings))
+    return processor.observation(windows.pictures(episode, frame), numbers.state[i], wordings[wording], rng, out=out)

@@ -33,17 +33,17 @@ class Resampling:
         """How many recorded steps, from the frame on, each of `count` actions needs."""
         return np.ceil(np.arange(1, count + 1) * self.ratio - _TINY).astype(np.int64)
 
-    def chunk(self, actions: Float32[np.ndarray, "n A"], C: int) -> Float32[np.ndarray, "C A"]:
+    def chunk(self, actions: Float32[np.ndarray, "*batch n A"], C: int) -> Float32[np.ndarray, "*batch C A"]:
         """C actions from the recorded ones that follow a frame, which is the first; past their end the last repeats."""
         needed = int(self.ends(C)[-1])
-        actions = actions[np.minimum(np.arange(needed + 1), len(actions) - 1)]
-        found = actions[self.steps(C)[:-1]]
+        actions = actions[..., np.minimum(np.arange(needed + 1), actions.shape[-2] - 1), :]
+        found = actions[..., self.steps(C)[:-1], :]
         if self.changes.any():
-            changes = actions[:, self.changes].astype(np.float64)
-            path = np.concatenate([np.zeros_like(changes[:1]), np.cumsum(changes, axis=0)])
+            changes = actions[..., self.changes].astype(np.float64)
+            path = np.concatenate([np.zeros_like(changes[..., :1, :]), np.cumsum(changes, axis=-2)], axis=-2)
             whole = self.steps(C)
             part = (np.arange(C + 1) * self.ratio - whole)[:, None].clip(0)
-            found[:, self.changes] = np.diff(path[whole] + part * changes[whole], axis=0)
+            found[..., self.changes] = np.diff(path[..., whole, :] + part * changes[..., whole, :], axis=-2)
         return found
 
     def fits(self, lengths: Int64[np.ndarray, "E"]) -> Bool[np.ndarray, "N"]:

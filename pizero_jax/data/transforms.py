@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import cv2
-import jax
 import numpy as np
 import simplejpeg
 from absl import logging
@@ -314,9 +313,17 @@ class Processor:
             out[...] = image
 
 
-def stack(rows: Sequence[Observation]) -> Observation:
-    """Rows with a batch axis in front."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+def stack(rows: Sequence[Observation], images: dict[str, np.ndarray] | None = None) -> Observation:
+    """Rows with a batch axis in front; `images` in place of theirs, if those are together already."""
+    if images is None:
+        images = {camera: np.stack([row.images[camera] for row in rows]) for camera in rows[0].images}
+    return Observation(
+        images=images,
+        image_masks={camera: np.array([row.image_masks[camera] for row in rows]) for camera in rows[0].image_masks},
+        state=np.stack([row.state for row in rows]),
+        prompt=np.stack([row.prompt for row in rows]),
+        prompt_mask=np.stack([row.prompt_mask for row in rows]),
+    )
 
 
 def _checked(camera: str, image: np.ndarray) -> Picture:

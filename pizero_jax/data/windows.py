@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -30,7 +31,7 @@ class Window:
     @property
     def source(self) -> str:
         """File, record and frame, for messages."""
-        return f"{self.windows.episodes[self.episode].source}, frame {self.frame}"
+        return self.windows.source(self.episode, self.frame)
 
     @property
     def moment(self) -> Float32[np.ndarray, "P"]:
@@ -40,6 +41,21 @@ class Window:
     @property
     def instruction(self) -> str:
         return self.instructions[0]
+
+
+class Numbers(NamedTuple):
+    """All of n windows but their pictures and words."""
+
+    episodes: Int64[np.ndarray, "n"]
+    frames: Int64[np.ndarray, "n"]
+    state: Float32[np.ndarray, "n *history P"]
+    actions: Float32[np.ndarray, "n C A"]
+    action_mask: Bool[np.ndarray, "n C"]
+
+    @property
+    def moments(self) -> Float32[np.ndarray, "n P"]:
+        """The states at the frames themselves."""
+        return self.state if self.state.ndim == 2 else self.state[:, -1]
 
 
 class Windows(Sequence[Window]):
@@ -73,8 +89,9 @@ class Windows(Sequence[Window]):
         kept = self._ends if self._rows is None else np.searchsorted(self._rows, self._ends)
         self.counts = np.diff(kept, prepend=0)  # int64 [E]: windows of each episode
         self._size = int(self.counts.sum())
-        # The last recorded step that each action needs, after the frame.
-        self._needed = np.arange(chunk) if resampling is None else resampling.ends(chunk) - 1
+        # The recorded steps after the frame that a chunk reads, and of these the last that each action needs.
+        ends = np.arange(1, chunk + 1) if resampling is None else resampling.ends(chunk)
+        self._reach, self._needed = np.arange(ends[-1] + (resampling is not None)), ends - 1
         stride = 1 if resampling is None else resampling.ratio
         self._past = np.rint(np.arange(1 - history, 1) * stride).astype(np.int64)
 
@@ -90,34 +107,50 @@ class Windows(Sequence[Window]):
         return number, row - int(self._ends[number]) + int(self.episodes.lengths[number])
 
     def __getitem__(self, index: int) -> Window:
-        number, frame = self.locate(index)
-        table, end = self.episodes.table, int(self._ends[number])
-        row = end - int(table.lengths[number]) + frame  # in the table, as are the following
-        rows = row + self._needed
-        inside = np.minimum(rows, end - 1)
-        if self.resampling is None:
-            actions = table.actions[inside]
-        else:
-            actions = self.resampling.chunk(table.actions[row:end], self.chunk)
+        if not 0 <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        (episode,), (frame,), (state,), (actions,), (action_mask,) = self.numbers(np.array([index]))
         return Window(
-            state=table.state[row] if self.history == 1 else table.state[row - frame + self._moments(frame)],
+            state=state,
             actions=actions,
-            action_mask=(rows < end) & table.keep[inside],
-            instructions=self.episodes.instructions(number),
+            action_mask=action_mask,
+            instructions=self.episodes.instructions(episode),
             windows=self,
-            episode=number,
-            frame=frame,
+            episode=int(episode),
+            frame=int(frame),
+        )
+
+    def numbers(self, indices: Int64[np.ndarray, "n"]) -> Numbers:
+        """Of these windows, together: as fast as NumPy."""
+        rows = indices if self._rows is None else self._rows[indices]
+        table, episodes = self.episodes.table, np.searchsorted(self._ends, rows, side="right")
+        ends = self._ends[episodes]
+        frames = rows - ends + table.lengths[episodes]
+        read = np.minimum(rows[:, None] + self._reach, ends[:, None] - 1)
+        needed = read[:, self._needed]
+        actions = table.actions[read]
+        moments = rows if self.history == 1 else (rows - frames)[:, None] + self._moments(frames[:, None])
+        return Numbers(
+            episodes=episodes,
+            frames=frames,
+            state=table.state[moments],
+            actions=actions if self.resampling is None else self.resampling.chunk(actions, self.chunk),
+            action_mask=(rows[:, None] + self._needed < ends[:, None]) & table.keep[needed],
         )
 
     def pictures(self, episode: int, frame: int) -> dict[str, Picture | list[Picture]]:
         """What each camera showed at a frame and, with a history, before."""
-        images = self.episodes[episode].images.items()
+        images = self.episodes.pictures(episode).items()
         if self.history == 1:
             return {camera: pictures[frame] for camera, pictures in images}
         return {camera: [pictures[at] for at in self._moments(frame).tolist()] for camera, pictures in images}
 
-    def _moments(self, frame: int) -> Int64[np.ndarray, "history"]:
-        return np.maximum(frame + self._past, 0)
+    def source(self, episode: int, frame: int) -> str:
+        """File, record and frame, for messages."""
+        return f"{self.episodes[episode].source}, frame {frame}"
+
+    def _moments(self, frames: int | Int64[np.ndarray, "n 1"]) -> Int64[np.ndarray, "*n history"]:
+        return np.maximum(frames + self._past, 0)
 
 
 def labelled(episodes: Episodes) -> Bool[np.ndarray, "E"]:

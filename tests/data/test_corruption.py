@@ -22,6 +22,10 @@ from tests.data.rewriting import edit, record, rewrite, robot
 
 ROOT = Path(__file__).parents[2]
 FILE = "rlds_tiny-train.tfrecord-00000-of-00002"
+NIGHTLY = (
+    pytest.mark.nightly,
+    pytest.mark.skipif(not os.environ.get("PIZERO_NIGHTLY"), reason="PIZERO_NIGHTLY=1 asks for it"),
+)
 COUNT = 4  # episodes of the split, two in each file
 JPEGS = [simplejpeg.encode_jpeg(np.full((64, 64, 3), grey, np.uint8)) for grey in (0, 200)]
 
@@ -125,13 +129,14 @@ def fuzz(folder: Path, seed: int, count: int) -> list[int]:
     return [json.loads(line)[0] for line in lines[1::2]]
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(1_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1_000])
 def test_a_changed_byte_of_a_tfrecord_file_loses_its_record_and_no_other(folder, count):
     assert fuzz(folder, seed=0, count=count) == [1] * count
 
 
 @pytest.mark.parametrize(
-    ("group", "count"), [(1, 100), (2, 100), *(pytest.param(g, 1_000, marks=pytest.mark.slow) for g in (1, 2))]
+    ("group", "count"), [(1, 100), (2, 100), *(pytest.param(g, 1_000, marks=NIGHTLY) for g in (1, 2))]
 )
 def test_a_changed_byte_of_an_array_record_file_never_gives_a_wrong_sample(folder, group, count):
     """Where it hits the directory at the end, no record is found; some bytes of padding are of no account."""

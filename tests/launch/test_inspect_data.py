@@ -1,6 +1,8 @@
 """The command as users run it, on the tiny data set."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -169,3 +171,11 @@ def test_a_browser_shows_the_page(results, browser, folder, width, name, picture
     warnings = browser.evaluate(visible)
     assert any("constant in all frames: action[2]" in text for text in warnings)
     assert all(warnings)
+
+
+def test_samples_are_named_without_what_trains():
+    """JAX, and what decodes and draws, would take longer to import than all else takes."""
+    loaded = "import sys, launch.inspect_data; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
+    assert "pizero_jax.data.splits" in modules
+    assert not {"jax", "cv2", "scipy", "tensorflow"} & set(modules)
