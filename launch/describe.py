@@ -42,7 +42,8 @@ def main() -> None:
 def describe(config: TrainConfig) -> dict[str, Any]:
     """Rows of parameters, and totals; a chunk's FLOPs are those of acting on one observation."""
     policy, tx = policies.make(config.policy, config.loss), optimizer.make(config.optimizer)
-    fresh = partial(fresh_state, policy, tx, config.optimizer.ema, config.seed, config.freeze)
+    o = config.optimizer
+    fresh = partial(fresh_state, policy, tx, o.ema, config.seed, config.freeze, o.ema_dtype)
     state: TrainState = nn.unbox(jax.eval_shape(fresh))
     rows = parameters.rows(flatten_dict(state.params, sep="/"), flatten_dict(state.frozen, sep="/"))
     forward, chunk = forward_flops(config.policy, config.loss.samples_per_observation), act_flops(config.policy)

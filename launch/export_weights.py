@@ -66,7 +66,8 @@ def main() -> None:
 def training_state(checkpoints: Checkpoints, config: TrainConfig, step: int) -> openpi.Training:
     """What openpi needs to go on training."""
     policy, tx = policies.make(config.policy, config.loss), optimizer.make(config.optimizer)
-    fresh = partial(fresh_state, policy, tx, config.optimizer.ema, config.seed, config.freeze)
+    o = config.optimizer
+    fresh = partial(fresh_state, policy, tx, o.ema, config.seed, config.freeze, o.ema_dtype)
     state = checkpoints.restore(nn.unbox(jax.eval_shape(fresh)), step)
     return openpi.Training(state.step, freeze.join(state.params, state.frozen), state.opt_state)
 

@@ -214,7 +214,8 @@ def test_no_batches_of_validation_are_no_validation(mixed):
 def test_the_loss_of_a_data_set_is_over_its_rows_that_came_up():
     """Sums and weights of three data sets over two steps, of which the last never came up."""
     sums = [(np.array([2.0, 6.0, 0.0]), np.array([1.0, 2.0, 0.0])), (np.array([4.0, 0.0, 0.0]), np.array([2.0, 0, 0]))]
-    recent = [{"loss": np.float32(2 + step), "by_data_set": {"": x, "flow": x}} for step, x in enumerate(sums)]
+    sets = [{"": x, "flow": x} for x in sums]
+    recent = [{"loss": np.float32(2 + i), "skipped": False, "by_data_set": x} for i, x in enumerate(sets)]
     assert averages(recent, ("a", "b", "c")) == {
         "loss": 2.5, "loss/a": 2.0, "loss/b": 3.0, "loss_flow/a": 2.0, "loss_flow/b": 3.0,
     }  # fmt: skip
