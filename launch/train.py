@@ -2,9 +2,9 @@
 
     python -m launch.train --config=configs/pi0_metaworld.py --workdir=runs/demo [--config.optimizer.peak=3e-4 ...]
 
-Writes `config.json`, `metrics.jsonl`, `curves.png` and `checkpoints/` into the workdir; --resume goes on from the
-newest checkpoint as if the run had never stopped. On SIGTERM it saves, stops and exits with status 75. On several hosts
-the same command runs once on each: docs/many_hosts.md.
+Writes `config.json`, `metrics.jsonl`, `tensorboard/`, pictures and `checkpoints/` into the workdir; --resume goes on
+from the newest checkpoint as if the run had never stopped. On SIGTERM it saves, stops and exits with status 75. On
+several hosts the same command runs once on each: docs/many_hosts.md.
 """
 
 import dataclasses
@@ -12,9 +12,11 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import flags, logging
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
@@ -28,9 +30,10 @@ from pizero_jax.data import loader, normalize
 from pizero_jax.errors import InputError
 from pizero_jax.old_configs import completed
 from pizero_jax.provenance import versions
-from pizero_jax.report import parameters, tables
-from pizero_jax.report.figures import learning_curves
+from pizero_jax.report import figures, parameters, tables
 from pizero_jax.train import checkpoint, freeze, initial, loop, optimizer, speed
+from pizero_jax.train.metrics import EVENTS
+from pizero_jax.train.validate import Look
 from pizero_jax.types import Policy
 from pizero_jax.weights.merge import equations
 
@@ -45,6 +48,8 @@ FREE = (
     "steps", "accumulation", "nonfinite", "profile", "mesh", "distributed", "compile_cache", "validation", "checkpoint",
     "log", "wandb", "env", "init", "data.path", "data.index_dir", "data.threads", "data.prefetch",
 )  # fmt: skip
+
+DIMENSIONS = 8  # of the actions, that pictures of chunks show
 
 
 def main() -> None:
@@ -110,14 +115,35 @@ def train(
         sets=tuple(source.name for source in data.sources),
         stop=stop,
         names=loader.row_names(data, seed=config.seed, batch_size=config.batch_size),
+        draw=lambda looks: draw(looks, data, workdir),
     )
     finished = int(state.step) >= config.steps
     if not first:
         return finished, {}
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    learning_curves(records, workdir / "curves.png")
+    figures.learning_curves(records, workdir / "curves.png")
     last = {name: value for record in records for name, value in record.items()}
     return finished, last | {"goodput": speed.goodput(records)}
+
+
+def draw(looks: Mapping[str, Look | None], data: loader.Data, workdir: Path) -> dict[str, Path]:
+    """Writes chunks that the policy sampled for held-out windows beside the recorded ones, a picture for a data set."""
+    pictures = {}
+    for source in data.sources:
+        look = looks.get(source.name)
+        if look is None:
+            continue
+        shown = np.flatnonzero(look.real.any(axis=(0, 1)))[:DIMENSIONS]
+        steps = look.real.any(axis=2)  # real ones of each chunk, [rows, C]
+        lengths = steps.sum(axis=1)
+        starts = (np.cumsum(lengths) - lengths)[lengths > 0]
+        name = f"chunks{source.name and '_'}{source.name}"
+        names = [f"{source.config.action}[{a}], normalised" for a in shown]
+        path = workdir / f"{name}.png"
+        sampled, recorded = (chunks[steps][:, shown] for chunks in (look.sampled, look.recorded))
+        figures.predicted_against_recorded(sampled, recorded, starts, names, path)
+        pictures[f"val/{name}"] = path
+    return pictures
 
 
 def mixture_table(data: loader.Data, config: TrainConfig) -> str:
@@ -192,9 +218,12 @@ def begin(workdir: Path, metadata: dict, *, overwrite: bool) -> None:
 
 def clear(workdir: Path) -> None:
     """Removes what a run writes, and nothing else."""
-    shutil.rmtree(workdir / checkpoint.FOLDER, ignore_errors=True)
+    for folder in (checkpoint.FOLDER, EVENTS):
+        shutil.rmtree(workdir / folder, ignore_errors=True)
     for file in ("metrics.jsonl", "curves.png", "evaluation.json", "wandb_id.txt"):
         (workdir / file).unlink(missing_ok=True)
+    for file in workdir.glob("chunks*.png"):
+        file.unlink()
 
 
 if __name__ == "__main__":

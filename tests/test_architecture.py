@@ -33,6 +33,7 @@ MAY_IMPORT = {  # part of pizero_jax -> the other parts that it may import
 HOMES = {  # package that is slow, large or optional -> the only modules that import it, and those inside functions
     "tensorflow": ("pizero_jax.data.rlds_write", "pizero_jax.data.rlds_tf"),
     "wandb": ("pizero_jax.train.metrics",),
+    "tensorboardX": ("pizero_jax.train.events",),
     "orbax": ("pizero_jax.train.checkpoint", "pizero_jax.weights"),
     "metaworld": ("pizero_jax.envs.metaworld",),
     "mujoco": ("pizero_jax.envs.metaworld",),

@@ -21,7 +21,7 @@ from pizero_jax.train.metrics import MetricsLog, NoLog, progress
 from pizero_jax.train.nonfinite import Guard
 from pizero_jax.train.speed import Trace
 from pizero_jax.train.step import TrainState, compile_step, init_state, to_mesh
-from pizero_jax.train.validate import compile_validation, validate
+from pizero_jax.train.validate import Look, compile_validation, validate
 from pizero_jax.types import Batch, Params, Policy
 
 APART = ("by_data_set", "skipped", "bad_rows")  # what is not averaged
@@ -41,6 +41,7 @@ def fit(
     sets: Sequence[str] = ("",),
     stop: Callable[[int], bool] = lambda done: False,
     names: Callable[[int, Sequence[int]], list[str]] = lambda step, rows: [f"row {row}" for row in rows],
+    draw: Callable[[Mapping[str, Look | None]], Mapping[str, Path]] = lambda looks: {},
 ) -> TrainState:
     """The state after `config.steps` updates, going on from the newest checkpoint in `workdir` if there is one.
 
@@ -53,6 +54,7 @@ def fit(
       sets: names of the data sets, in the order of their numbers in the batches.
       stop: asked after each step, with the number of finished ones; True saves and ends early.
       names: what rows of the global batch of a step are, for messages.
+      draw: writes picture files of what a validation sampled, by data set, and returns them by name.
     """
     tx = optimizer.make(config.optimizer)
     rate = optimizer.learning_rate(config.optimizer)
@@ -66,7 +68,7 @@ def fit(
         policy, tx, config.optimizer.ema, config.seed, mesh, placed, sets=len(sets), accumulation=config.accumulation
     )
     step = processes.compiled_together(step, "compiled", config.distributed.start_timeout)
-    sums = compile_validation(policy, config.validation.time_bins, decode)
+    sums = compile_validation(policy, config.validation.time_bins, mesh, decode)
     held_out = {name: [to_mesh(batch, mesh) for batch in batches] for name, batches in val_batches.items()}
 
     first = processes.is_first()
@@ -95,8 +97,10 @@ def fit(
             recent = []
         if held_out and (done % config.validation.every == 0 or done == config.steps):
             with clock.stopped("validation_s"):
-                values = validate(sums, state.acting_params, held_out, config.seed)
+                values, looks = validate(sums, state.acting_params, held_out, config.seed)
+                pictures = draw(looks) if first else {}
             log.write(done, values)
+            log.pictures(done, pictures)
             summary = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
             if first:
                 bar.write(f"step {done}: {summary}", file=sys.stderr)

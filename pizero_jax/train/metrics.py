@@ -1,4 +1,4 @@
-"""Where metrics go: a JSONL file always, wandb if it is wanted, and one progress line."""
+"""Where metrics go: a JSONL file and TensorBoard's always, wandb if it is wanted, and one progress line."""
 
 import contextlib
 import json
@@ -6,6 +6,7 @@ import netrc
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from absl import logging
 from tqdm import tqdm
 
 from pizero_jax.config import WandbConfig
+from pizero_jax.train.events import Events
+
+EVENTS = "tensorboard"  # folder in the workdir
 
 
 class MetricsLog:
-    """Appends records to `metrics.jsonl` and to wandb."""
+    """Appends records to `metrics.jsonl`, and to TensorBoard and wandb."""
 
     def __init__(self, workdir: Path, config: dict[str, Any], wandb_config: WandbConfig, resume_step: int = 0):
         self.path = workdir / "metrics.jsonl"
@@ -24,6 +28,7 @@ class MetricsLog:
         self._file = self.path.open("ab", buffering=0)
         self._waiting = b""
         self._latest: tuple[int, dict[str, float]] = (resume_step, {})
+        self._events = Events(workdir / EVENTS, resume_step)
         self._wandb = _start_wandb(workdir, config, wandb_config)
 
     def _forget_after(self, step: int) -> None:
@@ -38,8 +43,17 @@ class MetricsLog:
         self._latest = step, self.latest(step) | values
         self._waiting += (json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n").encode()
         self._append()
+        self._events.numbers(step, values)
         if self._wandb is not None:
             self._wandb.log(values, step=step)
+
+    def pictures(self, step: int, files: Mapping[str, Path]) -> None:
+        """Picture files by name, for TensorBoard and wandb."""
+        self._events.pictures(step, files)
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log({name: wandb.Image(str(file)) for name, file in files.items()}, step=step)
 
     def latest(self, step: int) -> dict[str, float]:
         """All that was measured at `step`, if that is the newest."""
@@ -57,6 +71,7 @@ class MetricsLog:
     def close(self) -> None:
         self._append()
         self._file.close()
+        self._events.close()
         if self._wandb is not None:
             self._wandb.finish()
 
@@ -65,6 +80,9 @@ class NoLog:
     """Of processes that leave logging to the first."""
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def pictures(self, step: int, files: Mapping[str, Path]) -> None:
         pass
 
     def latest(self, step: int) -> dict[str, float]:

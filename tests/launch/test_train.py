@@ -1,5 +1,6 @@
 """The training command as users run it: real processes, real files, real mistakes."""
 
+import io
 import json
 import os
 import shutil
@@ -12,8 +13,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
 import pizero_jax
+from pizero_jax.data.records import read_records
 
 ROOT = Path(__file__).parents[2]
 RLDS = ROOT / "tests/data/rlds_tiny"
@@ -67,6 +71,21 @@ def unbroken(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "unbroken"
     run(workdir)
     return workdir
+
+
+@pytest.mark.slow
+def test_tensorboard_has_what_the_metrics_have_and_sampled_chunks(unbroken):
+    [file] = (unbroken / "tensorboard").iterdir()
+    events = [Event.FromString(record.data) for record in read_records(str(file))]
+    seen = {(event.step, value.tag): value for event in events for value in event.summary.value}
+    for line in (unbroken / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        for name, value in record.items():
+            if name not in ("step", "time"):
+                assert seen.pop((record["step"], name)).simple_value == np.float32(value)
+    assert set(seen) == {(step, "val/chunks") for step in (10, 20, 30)}
+    newest = Image.open(io.BytesIO(seen[30, "val/chunks"].image.encoded_image_string))
+    np.testing.assert_array_equal(newest, Image.open(unbroken / "chunks.png").convert("RGB"))
 
 
 @pytest.mark.slow
