@@ -21,7 +21,7 @@ ADDED: dict[str, Any] = {  # key -> the value that means what the code did befor
     "checkpoint.best": "",
     "checkpoint.best_mode": "min",
     "distributed": {"start_timeout": 600, "heartbeat": 30},
-    "compile_cache": "",
+    "compile_cache": "~/.cache/pizero_jax/compiled",  # there was none; it changes no result
     "accumulation": 1,
     "optimizer.rates": (),
     "optimizer.ema_dtype": "float32",
