@@ -480,8 +480,6 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             raise InputError(f"{path} = {value!r} should be a group of keys")
         return build(hint if origin is None else _named(arguments, value, path), value, path)
     if origin is Literal:
-        if path == "config.policy.remat" and isinstance(value, bool):  # as earlier versions wrote it
-            return "full" if value else "none"
         if value not in arguments:
             raise InputError(f"{path} = {value!r}; allowed: {', '.join(map(repr, arguments))}")
         return value

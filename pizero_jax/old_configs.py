@@ -33,7 +33,7 @@ ADDED: dict[str, Any] = {  # key -> the value that means what the code did befor
 
 
 def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved config with the keys that it lacks; one that a user writes has to name them all."""
+    """A saved config with the keys that it lacks, and a name for what was once a bool; users have to write all."""
     config = dict(saved)
     for path, value in ADDED.items():
         *groups, key = path.split(".")
@@ -42,4 +42,6 @@ def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
             inner[group] = dict(inner.get(group, {}))  # a copy: what was given stays as it is
             inner = inner[group]
         inner.setdefault(key, value)
+    if isinstance(remat := config["policy"]["remat"], bool):
+        config["policy"] = config["policy"] | {"remat": "full" if remat else "none"}
     return config
