@@ -38,6 +38,7 @@ HOMES = {  # package that is slow, large or optional -> the only modules that im
     "metaworld": ("pizero_jax.envs.metaworld",),
     "mujoco": ("pizero_jax.envs.metaworld",),
     "av": ("pizero_jax.data.video",),
+    "pandas": ("pizero_jax.report.runs",),
     "pyarrow": ("pizero_jax.data.lerobot_meta", "pizero_jax.data.lerobot_files", "pizero_jax.data.lerobot_write"),
 }
 LOADED_BY_NAME = {"pizero_jax.envs.metaworld"}  # `envs.make` imports it on demand: it need not be lazy itself
@@ -46,6 +47,7 @@ OPTIONAL = {
     "gymnasium",
     "metaworld",
     "mujoco",
+    "pandas",
     "pyarrow",
     "tensorflow",
 }  # extras: a module that needs one may be unimportable
