@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 def euler(
@@ -16,10 +16,26 @@ def euler(
 
     The state stays in the noise's precision (float32): ten rounded additions would show in the actions.
     """
-    dt = -1.0 / num_steps
+    x_0, _ = jax.lax.scan(lambda x_t, i: (euler_step(velocity, x_t, i, num_steps), None), noise, jnp.arange(num_steps))
+    return x_0
+
+
+def euler_path(
+    velocity: Callable[[Float[Array, "..."], Float[Array, ""]], Float[Array, "..."]],
+    noise: Float[Array, "..."],
+    num_steps: int,
+) -> Float[Array, "n ..."]:
+    """All n = `num_steps` + 1 points that `euler` goes through, from the noise (t = 1) to the sample (t = 0)."""
 
     def step(x_t, i):
-        return x_t + dt * velocity(x_t, 1.0 + i * dt).astype(x_t.dtype), None
+        following = euler_step(velocity, x_t, i, num_steps)
+        return following, following
 
-    x_0, _ = jax.lax.scan(step, noise, jnp.arange(num_steps))
-    return x_0
+    _, path = jax.lax.scan(step, noise, jnp.arange(num_steps))
+    return jnp.concatenate([noise[None], path])
+
+
+def euler_step(velocity: Callable, x_t: Float[Array, "..."], i: Int[Array, ""], num_steps: int) -> Float[Array, "..."]:
+    """The point after step i of `num_steps`."""
+    dt = -1.0 / num_steps
+    return x_t + dt * velocity(x_t, 1.0 + i * dt).astype(x_t.dtype)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pizero_jax.flow.solvers import euler
+from pizero_jax.flow.solvers import euler, euler_path
 
 MEAN, STD = 0.7, 0.4
 NOISE = jax.random.normal(jax.random.key(0), (4000,))
@@ -62,3 +62,9 @@ def test_one_velocity_per_step_from_noise_to_just_before_data(num_steps):
 def test_the_state_keeps_the_precision_of_the_noise():
     out = euler(lambda x, t: x.astype(jnp.bfloat16), jnp.ones(2), 3)
     assert out.dtype == jnp.float32
+
+
+def test_the_path_of_a_constant_velocity_is_straight_and_ends_where_euler_does():
+    path = euler_path(lambda x_t, t: jnp.full_like(x_t, 2.0), jnp.array([1.0, -3.0]), 4)
+    np.testing.assert_allclose(path, [[1, -3], [0.5, -3.5], [0, -4], [-0.5, -4.5], [-1, -5]], atol=1e-6)
+    np.testing.assert_array_equal(euler_path(gaussian_velocity, NOISE, 5)[-1], euler(gaussian_velocity, NOISE, 5))
