@@ -28,6 +28,7 @@ MAY_IMPORT = {  # part of pizero_jax -> the other parts that it may import
     "train": BASE,  # it is handed a policy and an iterator
     "serve": BELOW_SERVING,
     "weights": BELOW_SERVING,
+    "analysis": BASE | {"flow"},
     "__init__": {"serve", "types"},  # re-exports
 }
 HOMES = {  # package that is slow, large or optional -> the only modules that import it, and those inside functions

@@ -51,16 +51,35 @@ def solve(method: str, velocity: Field, noise: Float[Array, "..."], times: Float
       method: a name of `TABLEAUS`: "euler" calls `velocity` once for each step, "midpoint" and "heun" twice, "rk4" four
         times.
     """
-    tableau, times = TABLEAUS[method], times.astype(noise.dtype)
+    times = times.astype(noise.dtype)
+    step = _runge_kutta(TABLEAUS[method], velocity)
+    return jax.lax.scan(lambda x, pair: (step(x, *pair), None), noise, (times[:-1], times[1:]))[0]
 
-    def step(x: Float[Array, "..."], pair: tuple[Array, Array]):
-        t, s = pair
+
+def solve_path(
+    method: str, velocity: Field, noise: Float[Array, "..."], times: Float[Array, "N+1"]
+) -> Float[Array, "N+1 ..."]:
+    """All points that `solve` goes through, the noise first."""
+    times = times.astype(noise.dtype)
+    step = _runge_kutta(TABLEAUS[method], velocity)
+
+    def both(x, pair):
+        following = step(x, *pair)
+        return following, following
+
+    return jnp.concatenate([noise[None], jax.lax.scan(both, noise, (times[:-1], times[1:]))[1]])
+
+
+def _runge_kutta(tableau: Tableau, velocity: Field) -> Callable[[Array, Array, Array], Array]:
+    """A step from a point at t to that at s."""
+
+    def step(x: Float[Array, "..."], t: Array, s: Array) -> Float[Array, "..."]:
         h, slopes = s - t, []
         for weights in tableau.stages:
             slopes.append(velocity(x + h * _weighted(weights, slopes), t + h * sum(weights)).astype(x.dtype))
-        return x + h * _weighted(tableau.step, slopes), None
+        return x + h * _weighted(tableau.step, slopes)
 
-    return jax.lax.scan(step, noise, (times[:-1], times[1:]))[0]
+    return step
 
 
 def _weighted(weights: Sequence[float], slopes: Sequence[Array]) -> Array | float:
@@ -172,8 +191,3 @@ def flow_sde(a: float) -> Step:
         return (mean + spread * jnp.sqrt(d) * z) * size
 
     return step
-
-
-def euler(velocity: Field, noise: Float[Array, "..."], num_steps: int) -> Float[Array, "..."]:
-    """pi0's: `num_steps` equal steps."""
-    return solve("euler", velocity, noise, even_times(num_steps))

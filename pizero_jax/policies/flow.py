@@ -142,6 +142,15 @@ def make(network: FlowNetwork, loss_config: LossConfig) -> Policy:
         t = jnp.broadcast_to(t, x_t.shape[:1])[:, None, None]
         return solvers.straightened(denoise(params, cache), path)(x_t, t)
 
+    def attention(params, cache: Cache, x_t, t):
+        """Shares [L, B, N, C, S] in which the chunk's tokens attend to the prefix, the lead and themselves."""
+        t = jnp.broadcast_to(t, x_t.shape[:1])
+        _, sown = network.apply(
+            {"params": params}, cache, x_t[:, None], t[:, None], method="velocities", mutable=["intermediates"]
+        )
+        (weights,) = sown["intermediates"]["expert"]["layers"]["attention"]["weights"]
+        return weights[..., -C:, :]
+
     def loss(params, key, batch: Batch, *, noise=None, time=None):
         """Squared error of the prediction for each step of the chunk, over what is real: see `velocity_losses`."""
         velocities = velocities_of(network, params, prefix(params, batch.observation))
@@ -158,7 +167,7 @@ def make(network: FlowNetwork, loss_config: LossConfig) -> Policy:
         start, taus = noise / path.size(times[0]), path.tau(times)
         return solvers.solve(config.solver, lambda x_t, t: velocity(params, cache, x_t, t), start, taus)
 
-    return Policy(init, loss, act, prefix, velocity)
+    return Policy(init, loss, act, prefix, velocity, attention=attention)
 
 
 def velocities_of(network: FlowNetwork, params, cache: Cache) -> Callable:

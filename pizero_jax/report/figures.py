@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pizero_jax.errors import InputError
 from pizero_jax.report.intervals import wilson
+from pizero_jax.report.records import curve
 
 # Okabe and Ito's palette, told apart with every common kind of colour blindness (Wong, Nature Methods 8, 2011).
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
@@ -75,7 +76,7 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> N
       InputError: if no record holds a loss.
     """
     keys = dict.fromkeys(key for record in metrics for key in record if key == "loss" or key.startswith("val/"))
-    curves = {key: curve for key in keys if (curve := _curve(metrics, key))[0]}
+    curves = {key: points for key in keys if (points := curve(metrics, key))[0]}
     losses = [key for key in curves if "loss" in key]
     others = [key for key in curves if "loss" not in key]
     if not losses:
@@ -228,15 +229,6 @@ def enlarge(picture: np.ndarray, side: int = 192) -> np.ndarray:
     """The picture [h, w, 3] repeated up to three times per axis, as long as it stays within `side` pixels."""
     scale = int(np.clip(side // max(picture.shape[:2]), 1, 3))
     return picture.repeat(scale, axis=0).repeat(scale, axis=1)  # whole pixels: what the policy saw, not a smoother one
-
-
-def _curve(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    points = [
-        (record["step"], record[key])
-        for record in metrics
-        if "step" in record and isinstance(record.get(key), int | float)
-    ]
-    return [step for step, _ in points], [value for _, value in points]
 
 
 def _figure(width: float, height: float) -> Any:

@@ -6,7 +6,17 @@ import pytest
 from pizero_jax.flow import solvers
 from pizero_jax.flow.paths import PATHS, STRAIGHT
 from pizero_jax.flow.predictions import Ends, denoiser, target
-from pizero_jax.flow.solvers import ddim, ddpm, even_times, flow_sde, sample_ode, sample_steps, solve, straightened
+from pizero_jax.flow.solvers import (
+    ddim,
+    ddpm,
+    even_times,
+    flow_sde,
+    sample_ode,
+    sample_steps,
+    solve,
+    solve_path,
+    straightened,
+)
 
 MEAN, STD = 0.7, 0.4
 KINDS = ["u", "eps", "x0", "v"]
@@ -30,7 +40,7 @@ def test_euler_keeps_the_mean_of_a_gaussian_and_shrinks_its_deviation_as_known(n
     # The map is affine: slope and offset from two points. The slope is the product over steps of
     # 1 - h (t - (1 - t) s^2) / V.
     velocity = straightened(gaussian.denoise(STRAIGHT), STRAIGHT)
-    low, high = solvers.euler(velocity, jnp.array([-1.0, 1.0]), num_steps)
+    low, high = solve("euler", velocity, jnp.array([-1.0, 1.0]), even_times(num_steps))
     h = 1 / num_steps
     t = 1 - h * np.arange(num_steps)
     slope = np.prod(1 - h * (t - (1 - t) * STD**2) / ((1 - t) ** 2 * STD**2 + t**2))
@@ -54,8 +64,16 @@ def test_calls_of_the_velocity(method):
         np.testing.assert_allclose(times, 1 - np.arange(5) / 5, atol=1e-12)
 
 
+def test_the_path_of_a_constant_velocity_is_straight_and_ends_where_the_solver_does(mixture):
+    path = solve_path("euler", lambda x_t, t: jnp.full_like(x_t, 2.0), jnp.array([1.0, -3.0]), even_times(4))
+    np.testing.assert_allclose(path, [[1, -3], [0.5, -3.5], [0, -4], [-0.5, -4.5], [-1, -5]], atol=1e-12)
+    velocity, noise = straightened(mixture.denoise(STRAIGHT), STRAIGHT), jnp.linspace(-2, 2, 9)
+    path = solve_path("heun", velocity, noise, even_times(5))
+    np.testing.assert_array_equal(path[-1], solve("heun", velocity, noise, even_times(5)))
+
+
 def test_the_state_keeps_the_precision_of_the_noise():
-    out = solvers.euler(lambda x, t: x.astype(jnp.bfloat16), jnp.ones(2, jnp.float32), 3)
+    out = solve("euler", lambda x, t: x.astype(jnp.bfloat16), jnp.ones(2, jnp.float32), even_times(3))
     assert out.dtype == jnp.float32
 
 
