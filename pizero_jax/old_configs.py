@@ -29,7 +29,12 @@ ADDED: dict[str, Any] = {  # key -> the value that means what the code did befor
     "profile": {"steps": ()},
     "wandb.group": "",
     "wandb.tags": (),
+    "loss.path": "straight",
+    "loss.prediction": "u",
+    "loss.time": "shifted_beta",
+    "policy.solver": "euler",
 }
+_BESIDE = {"policy.solver": "num_steps"}  # key -> another of its group, without which it does not belong there
 
 
 def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +46,8 @@ def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
         for group in groups:
             inner[group] = dict(inner.get(group, {}))  # a copy: what was given stays as it is
             inner = inner[group]
-        inner.setdefault(key, value)
+        if _BESIDE.get(path, key) in {key, *inner}:
+            inner.setdefault(key, value)
     if isinstance(remat := config["policy"]["remat"], bool):
         config["policy"] = config["policy"] | {"remat": "full" if remat else "none"}
     return config

@@ -28,11 +28,13 @@ MAY_IMPORT = {  # part of pizero_jax -> the other parts that it may import
     "train": BASE,  # it is handed a policy and an iterator
     "serve": BELOW_SERVING,
     "weights": BELOW_SERVING,
+    "analysis": BASE | {"flow"},
     "__init__": {"serve", "types"},  # re-exports
 }
 HOMES = {  # package that is slow, large or optional -> the only modules that import it, and those inside functions
     "tensorflow": ("pizero_jax.data.rlds_write", "pizero_jax.data.rlds_tf"),
     "wandb": ("pizero_jax.train.metrics",),
+    "diffrax": ("pizero_jax.flow.solvers",),
     "tensorboardX": ("pizero_jax.train.events",),
     "orbax": ("pizero_jax.train.checkpoint", "pizero_jax.weights"),
     "metaworld": ("pizero_jax.envs.metaworld",),
@@ -44,6 +46,7 @@ HOMES = {  # package that is slow, large or optional -> the only modules that im
 LOADED_BY_NAME = {"pizero_jax.envs.metaworld"}  # `envs.make` imports it on demand: it need not be lazy itself
 OPTIONAL = {
     "av",
+    "diffrax",
     "gymnasium",
     "metaworld",
     "mujoco",
