@@ -45,9 +45,12 @@ OPTIONAL = {
     "av",
     "gymnasium",
     "metaworld",
+    "msgpack",
     "mujoco",
+    "prometheus_client",
     "pyarrow",
     "tensorflow",
+    "websockets",
 }  # extras: a module that needs one may be unimportable
 
 MODULES = sorted(

@@ -1,0 +1,2 @@
+HTML = "<!doctype html>"
+POLICY = ""
