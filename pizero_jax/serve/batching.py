@@ -63,7 +63,7 @@ class Batcher:
         try:
             return await job.answer
         finally:
-            with contextlib.suppress(ValueError):
+            if job in self._jobs:  # `remove` of what is not there would print it, pictures and all, for its error
                 self._jobs.remove(job)
 
     async def close(self) -> None:
