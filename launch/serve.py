@@ -63,7 +63,6 @@ def main() -> None:
     batches, num_steps, tls = numbers("batches", BATCHES.value), numbers("num_steps", NUM_STEPS.value), context()
     if not batches:
         raise InputError("--batches is empty; name the batch sizes to compile, such as --batches=1,2,4")
-    logging.set_verbosity(max(logging.get_verbosity(), logging.WARNING))
     take = functools.partial(load, CHECKPOINT.value, dataset=DATASET.value)
     trained = take(step=STEP.value)
     if trained.config.compile_cache:

@@ -315,6 +315,7 @@ def metadata(policy: CompiledPolicy) -> dict[str, Any]:
         "action_dim": len(trained.statistics["actions"].mean),
         "chunk": config.policy.chunk,
         "num_steps": list(policy.num_steps),
+        "hz": config.data.chunk_hz or config.data.hz,
         "blind": config.data.blind,
         "env": dataclasses.asdict(config.env),
         "versions": dict(trained.versions),
