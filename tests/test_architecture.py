@@ -49,10 +49,13 @@ OPTIONAL = {
     "diffrax",
     "gymnasium",
     "metaworld",
+    "msgpack",
     "mujoco",
     "pandas",
+    "prometheus_client",
     "pyarrow",
     "tensorflow",
+    "websockets",
 }  # extras: a module that needs one may be unimportable
 
 MODULES = sorted(
