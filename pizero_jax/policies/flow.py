@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from pizero_jax.config import BackboneConfig, FlowConfig, LossConfig
 from pizero_jax.flow import predictions, solvers
 from pizero_jax.flow.paths import PATHS
+from pizero_jax.flow.times import TIMES
 from pizero_jax.nn.layers import RMSNorm, dense
 from pizero_jax.nn.paligemma import PaliGemma, Prefix
 from pizero_jax.nn.transformer import Transformer
@@ -190,7 +191,7 @@ def velocity_losses(velocities: Callable, key, batch: Batch, loss_config: LossCo
     (B, C, A), M = batch.actions.shape, loss_config.samples_per_observation
     noise_keys, time_keys = jax.vmap(jax.random.split, out_axes=1)(row_keys(key, B))
     noise = by_row(jax.random.normal, noise_keys, (M, C, A)) if noise is None else noise[:, None]
-    time = by_row(shifted_beta, time_keys, noise.shape[1:2]) if time is None else time[:, None]
+    time = by_row(TIMES[loss_config.time].draw, time_keys, noise.shape[1:2]) if time is None else time[:, None]
     steps, dims = batch.action_mask, batch.action_dim_mask[:, None]
     if loss_config.openpi_padding:
         steps, dims = jnp.ones_like(steps), jnp.ones_like(dims)
