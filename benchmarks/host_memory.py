@@ -20,7 +20,7 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 import launch
-from benchmarks.recovery import children, logged
+from benchmarks.running import children, logged
 from pizero_jax.report import tables
 
 _CONFIG = config_flags.DEFINE_config_file("config")
