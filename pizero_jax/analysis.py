@@ -103,7 +103,9 @@ def loss_at_times(
 def denoising_path(
     policy: Policy, params: Params, observation: Observation, noise: Float[Array, "B C A"], num_steps: int
 ) -> Float[Array, "n B C A"]:
-    """The n = `num_steps` + 1 normalised chunks from the noise to what `policy.act` makes of it.
+    """The n = `num_steps` + 1 normalised chunks from the noise to what Euler's steps make of it, as pi0 acts.
+
+    Of a policy on another path, these are points of the straight one that it is after rescaling (`flow/paths.py`).
 
     Raises:
       InputError: the policy has no flow.
@@ -117,7 +119,7 @@ def denoising_path(
 def samples(
     policy: Policy, params: Params, observation: Observation, noise: Float[Array, "n B C A"], num_steps: int
 ) -> Float[Array, "n B C A"]:
-    """What `policy.act` makes of each of n noises, normalised; the observations are read once for all.
+    """What Euler's steps, as pi0 acts, make of each of n noises, normalised; the observations are read once for all.
 
     Raises:
       InputError: the policy has no flow.

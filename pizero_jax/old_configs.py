@@ -48,6 +48,6 @@ def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner[group]
         if _BESIDE.get(path, key) in {key, *inner}:
             inner.setdefault(key, value)
-    if isinstance(remat := config["policy"]["remat"], bool):
+    if isinstance(remat := config.get("policy", {}).get("remat"), bool):
         config["policy"] = config["policy"] | {"remat": "full" if remat else "none"}
     return config

@@ -72,11 +72,13 @@ def compile_policy(
       dtype: of the weights, such as "bfloat16"; as they were saved by default.
 
     Raises:
-      InputError: solver steps for a policy that has no solver.
+      InputError: solver steps for a policy that has no solver, or a solver that draws noise in every step.
     """
     flow = trained.policy.velocity is not None
     if num_steps and not flow:
         raise InputError(f"num_steps = {num_steps[0]}: {trained.config.policy.name!r} has no solver, leave it out")
+    if flow and trained.config.policy.solver == "ddpm":  # one draw for a batch: an answer would depend on who asks
+        raise InputError("config.policy.solver = 'ddpm' draws noise in every step, which is not served; set 'ddim'")
     num_steps = tuple(num_steps) or ((trained.config.policy.num_steps,) if flow else ())
     params, row = placed(trained.params, dtype), blank(trained)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)

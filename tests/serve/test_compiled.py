@@ -86,3 +86,9 @@ def test_solver_steps_of_a_policy_without_a_solver_are_refused(seeing):
     tokens = dataclasses.replace(seeing, policy=seeing.policy._replace(velocity=None))
     with pytest.raises(InputError, match="num_steps = 3: 'pi0' has no solver"):
         compile_policy(tokens, (1,), (3,))
+
+
+def test_a_solver_whose_noise_is_a_batch_s_is_refused(network):
+    config = dataclasses.replace(network.config.policy, solver="ddpm")
+    with pytest.raises(InputError, match="'ddpm' draws noise in every step"):
+        compile_policy(dataclasses.replace(network, config=dataclasses.replace(network.config, policy=config)))
