@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
     c.loss.path = "straight"
     c.loss.prediction = "u"  # what the expert says: velocity, "eps" (noise), "x0" (actions) or "v"
     c.loss.time = "shifted_beta"  # where on the path it learns; "uniform", "logit_normal"
+    c.loss.max_delay = 0  # real-time chunking: actions at most that are executed already when a chunk is asked for
 
     c.init = ConfigDict()
     c.init.weights = ""  # workdir or checkpoint to start from; what is missing keeps its fresh value

@@ -20,7 +20,7 @@ from tqdm import tqdm
 import launch
 from pizero_jax import envs
 from pizero_jax.config import EnvConfig
-from pizero_jax.envs.rollout import Rollout, rollout
+from pizero_jax.envs.rollout import Rollout, jerk, rollout
 from pizero_jax.errors import InputError
 from pizero_jax.provenance import versions
 from pizero_jax.report import animation, figures, intervals, tables
@@ -42,6 +42,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; the checkpo
 DATASET = flags.DEFINE_string("dataset", None, "Of a checkpoint of a mixture, the data set whose robot it is.")
 LATENCY = flags.DEFINE_float("latency_ms", 0.0, "Chunks arrive so late; the robot goes on meanwhile.", lower_bound=0.0)
 JITTER = flags.DEFINE_float("jitter_ms", 0.0, "So much later at most, at random for each chunk.", lower_bound=0.0)
+REAL_TIME = flags.DEFINE_bool("real_time", False, "Tell the policy what is executed until its chunk arrives.")
 HZ = flags.DEFINE_float(
     "hz", None, "Actions per second, which delays need; the data set's by default.", lower_bound=0.1
 )
@@ -100,6 +101,13 @@ def check(policy: Acting, env: EnvConfig) -> None:
             f"--latency_ms={LATENCY.value:g} --jitter_ms={JITTER.value:g}: up to {late(policy)} actions late; a chunk "
             f"has {rest} to go on with, as --execute={env.execute} of config.policy.chunk = {policy.chunk}"
         )
+    if REAL_TIME.value and policy.max_delay is None:
+        raise InputError("--real_time: this policy has no flow that could go on from a plan; leave it out")
+    if REAL_TIME.value and 0 < policy.max_delay < late(policy):
+        raise InputError(
+            f"--real_time: chunks come up to {late(policy)} actions late, and this policy was trained with "
+            f"config.loss.max_delay = {policy.max_delay}"
+        )
     envs.check_rendering(env)
 
 
@@ -126,6 +134,7 @@ def evaluate(policy: Acting, env_config: EnvConfig, output: Path) -> dict:
             "num_steps": policy.num_steps,
             "latency_ms": LATENCY.value,
             "jitter_ms": JITTER.value,
+            "real_time": REAL_TIME.value,
             **dataclasses.asdict(env_config),
         },
         "versions": versions(),
@@ -154,26 +163,32 @@ def run_tasks(policy: Acting, env_config: EnvConfig, label: str) -> dict[str, li
 def run_episode(policy: Acting, env, env_config: EnvConfig, seed: int, record: bool) -> Rollout:
     looks, random = iter(range(env_config.max_steps)), np.random.default_rng(seed)
 
-    def act(observation, instruction):
-        return policy.infer(observation, instruction, seed, next(looks))
+    def infer(observation, instruction, ahead):
+        return policy.infer(observation, instruction, seed, next(looks), ahead)
 
     def delay():
-        return math.ceil((LATENCY.value + JITTER.value * random.random()) / 1e3 * (HZ.value or policy.hz))
+        latency = LATENCY.value + JITTER.value * random.random()
+        return math.ceil(latency / 1e3 * (HZ.value or policy.hz)) if latency else 0
 
-    if late(policy):
-        act = acting.Delayed(act, env_config.execute, delay)
-    return rollout(
+    act = acting.HandOver(infer, env_config.execute, delay, late(policy), REAL_TIME.value)
+    result = rollout(
         env, act, seed=seed, split="eval", max_steps=env_config.max_steps, execute=env_config.execute, record=record
     )
+    return dataclasses.replace(result, borders=tuple(act.borders))
 
 
 def score(rollouts: list[Rollout]) -> dict:
+    """Successes, and the mean jerk where one chunk takes over from another, and over all steps."""
     successes, episodes = sum(r.success for r in rollouts), len(rollouts)
+    at_borders = np.concatenate([jerk(r.actions, r.borders) for r in rollouts])
+    everywhere = np.concatenate([jerk(r.actions, range(r.steps)) for r in rollouts])
     return {
         "successes": successes,
         "episodes": episodes,
         "rate": successes / episodes,
         "interval": intervals.wilson(successes, episodes),
+        "jerk_at_borders": float(at_borders.mean()) if len(at_borders) else None,
+        "jerk": float(everywhere.mean()) if len(everywhere) else None,
     }
 
 

@@ -32,6 +32,7 @@ BATCHES = flags.DEFINE_list("batches", ["1", "2", "4", "8"], "Batch sizes that a
 NUM_STEPS = flags.DEFINE_list(
     "num_steps", [], "Solver steps that requests may ask for, the default first; the config's only by default."
 )
+REAL_TIME = flags.DEFINE_bool("real_time", False, "Answer requests that say what is ahead, by real-time chunking.")
 DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of the weights; as they were saved by default.")
 PATIENCE = flags.DEFINE_float("batch_ms", 5.0, "A request waits so long for those of other clients.", lower_bound=0.0)
 QUEUE = flags.DEFINE_integer("queue", 64, "Requests that may wait; more are told that it is busy.", lower_bound=1)
@@ -80,7 +81,7 @@ def main() -> None:
         tls=tls,
         names=server.Names(tuple(STATE.value), tuple(IGNORE.value), PROMPT.value),
     )
-    policy = compile_policy(trained, batches, num_steps, DTYPE.value)
+    policy = compile_policy(trained, batches, num_steps, DTYPE.value, real_time=REAL_TIME.value)
     asyncio.run(serve(server.PolicyServer, policy, settings, take))
 
 

@@ -82,6 +82,7 @@ class LossConfig:
     path: Literal["straight", "trigonometric", "ddpm_linear", "ddpm_cosine", "vp_linear", "vp_cosine"] = "straight"
     prediction: Literal["u", "eps", "x0", "v"] = "u"
     time: Literal["shifted_beta", "uniform", "logit_normal"] = "shifted_beta"
+    max_delay: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -412,6 +413,8 @@ class TrainConfig:
             _require(rule.scale > 0, f"config.optimizer.rates[{i}].scale", rule.scale, "positive; config.freeze holds")
         samples = self.loss.samples_per_observation
         _require(samples >= 1, "config.loss.samples_per_observation", samples, "at least 1")
+        delay, chunk = self.loss.max_delay, self.policy.chunk
+        _require(0 <= delay < chunk, "config.loss.max_delay", delay, f"0 to less than config.policy.chunk = {chunk}")
         _require(0 <= o.ema < 1, "config.optimizer.ema", o.ema, "in [0, 1)")
         _require(o.warmup >= 0, "config.optimizer.warmup", o.warmup, "0 or more")
         _require(o.clip > 0, "config.optimizer.clip", o.clip, "positive")

@@ -32,6 +32,7 @@ ADDED: dict[str, Any] = {  # key -> the value that means what the code did befor
     "loss.path": "straight",
     "loss.prediction": "u",
     "loss.time": "shifted_beta",
+    "loss.max_delay": 0,
     "policy.solver": "euler",
 }
 _BESIDE = {"policy.solver": "num_steps"}  # key -> another of its group, without which it does not belong there

@@ -61,7 +61,7 @@ def test_attention_of_the_first_layer_is_the_softmax_of_its_own_queries_and_keys
     @jax.jit
     def by_hand(params, state):
         visible, positions = suffix_layout(prefix, jnp.ones((3, tiny.chunk), bool), lead=1, M=1)
-        given = state, noise[:, None], jnp.full((3, 1), 0.5)
+        given = state, noise[:, None], jnp.full((3, 1, 1), 0.5)
         lead, actions, _ = policies.pi0.Pi0(tiny).apply({"params": params}, *given, method="embed_suffix")
         x = jnp.concatenate([lead, actions[:, 0]], axis=1)
         layer = jax.tree.map(lambda leaf: leaf[0], params["expert"]["layers"])

@@ -1,10 +1,11 @@
 """One episode in closed loop: look, predict a chunk, execute its beginning, look again."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from pizero_jax.errors import InputError
 
@@ -21,6 +22,8 @@ class Rollout:
     steps: int
     looks: int
     frames: list[np.ndarray]
+    actions: Float[np.ndarray, "steps a"]  # as they were executed
+    borders: tuple[int, ...] = ()  # steps at which one chunk took over from another
 
 
 def rollout(
@@ -45,20 +48,30 @@ def rollout(
       InputError: `act` returned something else than finite [C, A].
     """
     observation, _ = env.reset(seed=seed, options={"split": split})
-    frames, steps, looks, done, success = [picture(observation)], 0, 0, False, False
+    frames, actions, looks, done, success = [picture(observation)], [], 0, False, False
     while not done:
         looks += 1
         for action in _chunk(act(observation, env.instruction), env)[:execute]:
             _, _, truncated, info = env.advance(action)
-            steps += 1
+            actions.append(action)
             success = info["success"]
-            done = success or truncated or steps >= max_steps
+            done = success or truncated or len(actions) >= max_steps
             if done:
                 break
-            if record and steps % FRAME_EVERY == 0:
+            if record and len(actions) % FRAME_EVERY == 0:
                 frames.append(picture(env.observe()))
         observation = env.observe()
-    return Rollout(seed, env.instruction, success, steps, looks, [*frames, picture(observation)])
+    frames.append(picture(observation))
+    return Rollout(seed, env.instruction, success, len(actions), looks, frames, np.array(actions))
+
+
+def jerk(actions: Float[np.ndarray, "steps a"], at: Sequence[int]) -> Float[np.ndarray, "n"]:
+    """How abruptly the actions change at these steps: the length of a_k - 2 a_(k-1) + a_(k-2), for those that have it.
+
+    Of actions that are changes of position this is the change of acceleration.
+    """
+    at = np.array([k for k in at if 2 <= k < len(actions)], int)
+    return np.linalg.norm(actions[at] - 2 * actions[at - 1] + actions[at - 2], axis=-1)
 
 
 def picture(observation: dict[str, Any]) -> np.ndarray:

@@ -5,6 +5,7 @@ reads the prefix once; its keys and values, layer by layer, are all that the exp
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +53,12 @@ class FlowNetwork(nn.Module):
         return dense(width, features, axes, self.config.dtype, self.config.lora)
 
     def embed_suffix(
-        self, state: Float[Array, "B P"], x_t: Float[Array, "B M C A"], t: Float[Array, "B M"]
-    ) -> tuple[Float[Array, "B l D"], Float[Array, "B M C D"], Float[Array, "B M D"] | None]:
-        """The l tokens before the chunks, those of the M noisy chunks, and what conditions the norms for each chunk."""
+        self, state: Float[Array, "B P"], x_t: Float[Array, "B M C A"], t: Float[Array, "B M #C"]
+    ) -> tuple[Float[Array, "B l D"], Float[Array, "B M C D"], Float[Array, "B n D"] | None]:
+        """The l tokens before the chunks, those of the M noisy chunks, and what conditions the norms.
+
+        There is one condition for each chunk (n = M), or where its steps have times of their own for each step (M C).
+        """
         raise NotImplementedError
 
     def read(self, observation: Observation, output: bool = False) -> Cache:
@@ -64,7 +68,7 @@ class FlowNetwork(nn.Module):
         self,
         cache: Cache,
         x_t: Float[Array, "B M C A"],
-        t: Float[Array, "B M"],
+        t: Float[Array, "B M #C"],
         steps: Bool[Array, "B C"] | None = None,
     ) -> Float[Array, "B T D"]:
         """Output of the expert at the suffix, the M chunks one after the other behind the lead.
@@ -123,31 +127,33 @@ def make(network: FlowNetwork, loss_config: LossConfig) -> Policy:
     steps = {"ddim": solvers.ddim(0.0), "ddpm": solvers.ddpm}
 
     def init(key):
-        return network.init(key, example(config), jnp.zeros((1, 1, C, A)), jnp.zeros((1, 1)))["params"]
+        return network.init(key, example(config), jnp.zeros((1, 1, C, A)), jnp.zeros((1, 1, 1)))["params"]
 
     def prefix(params, observation: Observation) -> Cache:
         return network.apply({"params": params}, observation, method="read")
 
     def predict(params, cache: Cache, x_t, t):
-        """What the expert says [B, C, A] of x_t [B, C, A] at time t, a scalar or [B], of its kind and on its path."""
-        t = jnp.broadcast_to(t, x_t.shape[:1])
-        return network.apply({"params": params}, cache, x_t[:, None], t[:, None], method="velocities")[:, 0]
+        """What the expert says [B, C, A] of x_t [B, C, A] at times t [B, #C, 1], of its kind and on its path."""
+        return network.apply({"params": params}, cache, x_t[:, None], t[:, None, :, 0], method="velocities")[:, 0]
 
     def denoise(params, cache: Cache):
-        return predictions.denoiser(lambda x_t, t: predict(params, cache, x_t, t.reshape(-1)), kind, path)
+        return predictions.denoiser(lambda x_t, t: predict(params, cache, x_t, of_steps(t, x_t)), kind, path)
 
     def velocity(params, cache: Cache, x_t, t):
-        """v_t [B, C, A] of the straight path at x_t [B, C, A] and time t, a scalar or [B], whatever the expert's is."""
+        """v_t [B, C, A] of the straight path at x_t [B, C, A], whatever the expert's is.
+
+        The time t is a scalar, one for each row [B], or for each step of the chunk [B, C].
+        """
+        t = of_steps(t, x_t)
         if loss_config.path == "straight" and kind == "u":
             return predict(params, cache, x_t, t)
-        t = jnp.broadcast_to(t, x_t.shape[:1])[:, None, None]
         return solvers.straightened(denoise(params, cache), path)(x_t, t)
 
     def attention(params, cache: Cache, x_t, t):
         """Shares [L, B, N, C, S] in which the chunk's tokens attend to the prefix, the lead and themselves."""
-        t = jnp.broadcast_to(t, x_t.shape[:1])
+        t = of_steps(t, x_t)[:, None, :, 0]
         _, sown = network.apply(
-            {"params": params}, cache, x_t[:, None], t[:, None], method="velocities", mutable=["intermediates"]
+            {"params": params}, cache, x_t[:, None], t, method="velocities", mutable=["intermediates"]
         )
         (weights,) = sown["intermediates"]["expert"]["layers"]["attention"]["weights"]
         return weights[..., -C:, :]
@@ -157,22 +163,37 @@ def make(network: FlowNetwork, loss_config: LossConfig) -> Policy:
         velocities = velocities_of(network, params, prefix(params, batch.observation))
         return velocity_losses(velocities, key, batch, loss_config, noise=noise, time=time)
 
-    def act(params, key, observation: Observation, *, noise=None, num_steps: int = config.num_steps):
-        """Normalised actions [B, C, A], carried from noise [B, C, A] by `num_steps` steps of `config.solver`."""
+    def act(params, key, observation: Observation, *, noise=None, num_steps: int = config.num_steps, steer=None):
+        """Normalised actions [B, C, A], carried from noise [B, C, A] by `num_steps` steps of `config.solver`.
+
+        Args:
+          steer: (velocity field, noise) -> both as they should be followed (`flow/real_time.py`). DDIM is then Euler's
+            method, which it is without fresh noise, and so is DDPM.
+        """
         if noise is None:
             noise = jax.random.normal(key, (observation.state.shape[0], C, A))
         cache, times = prefix(params, observation), solvers.even_times(num_steps)
-        if config.solver in steps:
+        if config.solver in steps and steer is None:
             fresh = jax.random.fold_in(key, 1)
             return solvers.sample_steps(steps[config.solver], denoise(params, cache), path, noise, times, fresh)
-        start, taus = noise / path.size(times[0]), path.tau(times)
-        return solvers.solve(config.solver, lambda x_t, t: velocity(params, cache, x_t, t), start, taus)
+        method = "euler" if config.solver in steps else config.solver
+        field, start = partial(velocity, params, cache), noise / path.size(times[0])
+        if steer is not None:
+            field, start = steer(field, start)
+        return solvers.solve(method, field, start, path.tau(times))
 
     return Policy(init, loss, act, prefix, velocity, attention=attention)
 
 
+def of_steps(t: Float[Array, ""] | Float[Array, "B"] | Float[Array, "B C"], x_t: Float[Array, "B C A"]) -> Array:
+    """Times [B, #C, 1] of one for all, for each row or for each step; such ones stay as they are."""
+    if jnp.ndim(t) > 1:
+        return t if t.ndim == 3 else t[:, :, None]
+    return jnp.broadcast_to(t, x_t.shape[:1])[:, None, None]
+
+
 def velocities_of(network: FlowNetwork, params, cache: Cache) -> Callable:
-    """The function (x_t [B, M, C, A], t [B, M], steps [B, C]) -> v_t [B, M, C, A] for what was read."""
+    """The function (x_t [B, M, C, A], t [B, M, #C], steps [B, C]) -> v_t [B, M, C, A] for what was read."""
     return lambda x_t, t, steps: network.apply({"params": params}, cache, x_t, t, steps, method="velocities")
 
 
@@ -184,9 +205,13 @@ def velocity_losses(velocities: Callable, key, batch: Batch, loss_config: LossCo
       key: one, or one for each row.
       noise: [B, C, A], and time [B]: given instead of drawn (then one sample per observation).
 
+    With `max_delay` the first d steps of a sample, d uniform in 0 .. `max_delay`, are what the robot is executing
+    already: they are shown at time 0, as data, and nothing is asked of them (arXiv 2512.05964, section 3).
+
     Returns:
       values [B, C], the mean over the real dimensions and the samples, zero for padded steps; weights [B, C], one for
-      real steps; metrics: `time` [B, M] and `loss_at_time` [B, M] for the loss by flow time.
+      real steps, less the share of the samples in which they are shown; metrics: `time` [B, M] and `loss_at_time`
+      [B, M] for the loss by flow time.
     """
     (B, C, A), M = batch.actions.shape, loss_config.samples_per_observation
     noise_keys, time_keys = jax.vmap(jax.random.split, out_axes=1)(row_keys(key, B))
@@ -196,15 +221,22 @@ def velocity_losses(velocities: Callable, key, batch: Batch, loss_config: LossCo
     if loss_config.openpi_padding:
         steps, dims = jnp.ones_like(steps), jnp.ones_like(dims)
     actions = jnp.where(dims & steps[:, :, None], batch.actions, 0)  # what is padded may hold anything
-    path, t = PATHS[loss_config.path], time[:, :, None, None]
-    target = predictions.target(loss_config.prediction, path, actions[:, None], noise, t)
-    predicted = velocities(path.point(actions[:, None], noise, t), time, steps)
-    steps, dims = steps[:, None], dims[:, None]  # [B, 1, C] and [B, 1, 1, A]: the same for every sample
+    path, t, asked = PATHS[loss_config.path], time[:, :, None], steps[:, None]  # [B, M, #C] and [B, #M, C]
+    if loss_config.max_delay:
+        shown = jnp.arange(C) < by_row(partial(_delays, loss_config.max_delay), row_keys(key, B), t.shape[1:])
+        t, asked = jnp.where(shown, 0, t), asked & ~shown
+    target = predictions.target(loss_config.prediction, path, actions[:, None], noise, t[..., None])
+    predicted = velocities(path.point(actions[:, None], noise, t[..., None]), t, steps)
+    dims = dims[:, None]  # [B, 1, 1, A]: the same for every sample
     error = jnp.square(predicted - target)  # [B, M, C, A]
-    by_step = jnp.sum(error * dims, axis=-1) / jnp.sum(dims, axis=-1) * steps  # [B, M, C]
-    weights = jnp.broadcast_to(steps[:, 0], (B, C)).astype(jnp.float32)
-    at_time = jnp.sum(by_step, axis=-1) / jnp.maximum(jnp.sum(steps, axis=-1), 1)
+    by_step = jnp.sum(error * dims, axis=-1) / jnp.sum(dims, axis=-1) * asked  # [B, M, C]
+    weights = jnp.mean(jnp.broadcast_to(asked, by_step.shape), axis=1, dtype=jnp.float32)
+    at_time = jnp.sum(by_step, axis=-1) / jnp.maximum(jnp.sum(asked, axis=-1), 1)
     return jnp.mean(by_step, axis=1), weights, {"time": time, "loss_at_time": at_time}
+
+
+def _delays(limit: int, key: Key[Array, ""], shape: tuple[int, ...]) -> Int[Array, "..."]:
+    return jax.random.randint(jax.random.fold_in(key, 2), shape, 0, limit + 1)  # beside the keys of noise and time
 
 
 def by_row(draw: Callable, keys: Key[Array, "B"], shape: tuple[int, ...]) -> Float[Array, "B ..."]:

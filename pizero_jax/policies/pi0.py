@@ -23,7 +23,7 @@ class Pi0(flow.FlowNetwork):
     def embed_suffix(self, state, x_t, t):
         actions = constrain(self.action_in(x_t), "batch", None, None, None)
         time = sincos(t, self.config.expert.width).astype(actions.dtype)
-        time = jnp.broadcast_to(time[:, :, None], actions.shape)
+        time = jnp.broadcast_to(time, actions.shape)
         actions = self.action_time_out(nn.swish(self.action_time_in(jnp.concatenate([actions, time], axis=-1))))
         return self.state_in(state)[:, None], actions, None
 

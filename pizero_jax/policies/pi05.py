@@ -28,7 +28,7 @@ class Pi05(flow.FlowNetwork):
         time = sincos(t, self.config.expert.width).astype(actions.dtype)
         condition = nn.swish(self.time_out(nn.swish(self.time_in(time))))
         nothing = jnp.zeros((x_t.shape[0], 0, actions.shape[-1]), actions.dtype)
-        return nothing, actions, condition
+        return nothing, actions, condition.reshape(len(x_t), -1, condition.shape[-1])
 
 
 def make(config: Pi05Config, loss: LossConfig) -> Policy:

@@ -9,17 +9,17 @@ import numpy as np
 from jaxtyping import Float
 
 from pizero_jax.config import EnvConfig, build
-from pizero_jax.serve.policy import TrainedPolicy
+from pizero_jax.serve.policy import Ahead, TrainedPolicy
 
 
 @dataclasses.dataclass(frozen=True)
 class Acting:
-    """`infer(observation, instruction, seed, look)` gives a chunk [C, a]; the noise follows from seed and look.
+    """`infer(observation, instruction, seed, look, ahead)` gives a chunk [C, a]; the noise follows from seed and look.
 
     Its observations are {"images": {field of the data set: picture}, "state": [P]}, as simulators give them.
     """
 
-    infer: Callable[[Mapping[str, Any], str, int, int], Float[np.ndarray, "C a"]]
+    infer: Callable[[Mapping[str, Any], str, int, int, Ahead | None], Float[np.ndarray, "C a"]]
     blinded: Callable[[], "Acting"]  # the same policy with every picture zeroed
     env: EnvConfig
     chunk: int
@@ -27,6 +27,7 @@ class Acting:
     hz: float  # actions per second; 0: unknown
     step: int
     blind: bool  # trained without pictures
+    max_delay: int | None  # that it was trained for; None: no policy of a flow, which alone can go on from a plan
     versions: Mapping[str, str]
 
 
@@ -34,10 +35,10 @@ def of_checkpoint(trained: TrainedPolicy, num_steps: int | None) -> Acting:
     """A policy in this process."""
     config = trained.config
 
-    def infer(observation, instruction, seed, look):
+    def infer(observation, instruction, seed, look, ahead=None):
         key = jax.random.fold_in(jax.random.key(seed), look)
         seen = {"images": _by_camera(observation, config.data.cameras), "state": observation["state"]}
-        return np.asarray(trained.infer(seen, instruction, key, num_steps=num_steps))
+        return np.asarray(trained.infer(seen, instruction, key, num_steps=num_steps, ahead=ahead))
 
     return Acting(
         infer=infer,
@@ -48,6 +49,7 @@ def of_checkpoint(trained: TrainedPolicy, num_steps: int | None) -> Acting:
         hz=config.data.chunk_hz or config.data.hz,
         step=trained.step,
         blind=config.data.blind,
+        max_delay=config.loss.max_delay if trained.policy.velocity else None,
         versions=trained.versions,
     )
 
@@ -55,12 +57,14 @@ def of_checkpoint(trained: TrainedPolicy, num_steps: int | None) -> Acting:
 def of_server(ask: Callable, metadata: Mapping[str, Any], num_steps: int | None, blind: bool = False) -> Acting:
     """The policy that `ask`, such as `Client.infer`, is answered by; what it is follows from the server's metadata."""
 
-    def infer(observation, instruction, seed, look):
+    def infer(observation, instruction, seed, look, ahead=None):
         images = _by_camera(observation, metadata["cameras"])
         if blind:
             images = {camera: np.zeros_like(image) for camera, image in images.items()}
         request = {"images": images, "state": observation["state"], "prompt": instruction, "seed": [seed, look]}
-        return ask(request | ({"num_steps": num_steps} if num_steps else {}))["actions"]
+        request |= {"num_steps": num_steps} if num_steps else {}
+        request |= {"ahead": ahead.actions, "delay": ahead.delay} if ahead else {}
+        return ask(request)["actions"]
 
     return Acting(
         infer=infer,
@@ -71,32 +75,41 @@ def of_server(ask: Callable, metadata: Mapping[str, Any], num_steps: int | None,
         hz=metadata["hz"],
         step=metadata["step"],
         blind=metadata["blind"],
+        max_delay=metadata["max_delay"],
         versions=metadata["versions"],
     )
 
 
-class Delayed:
+class HandOver:
     """Chunks that arrive late: until then the robot goes on with the one before, then it takes over the new one.
 
-    This is the naive hand-over: the new chunk is taken from the step that is due when it arrives. The first chunk of an
-    episode is waited for. A simulator stands still while the policy thinks, so that what is late is counted in steps.
+    The new chunk is taken from the step that is due when it arrives. The first chunk of an episode is waited for. A
+    simulator stands still while the policy thinks, so that what is late is counted in steps.
 
     Args:
-      infer: (observation, instruction) -> actions [C, a].
+      infer: (observation, instruction, ahead) -> actions [C, a].
       execute: steps between two looks.
-      delay: gives the steps that the next chunk is late, at most C - `execute`.
+      delay: gives the steps that the next chunk is late, at most `longest`.
+      longest: delay; at most C - `execute`.
+      real_time: the policy is told what will be executed, for the longest delay (real-time chunking); without, the
+        hand-over is naive.
     """
 
-    def __init__(self, infer: Callable, execute: int, delay: Callable[[], int]):
-        self._infer, self._execute, self._delay = infer, execute, delay
-        self._plan: Float[np.ndarray, "C a"] | None = None
+    def __init__(self, infer: Callable, execute: int, delay: Callable[[], int], longest: int, real_time: bool):
+        self._infer, self._execute, self._delay, self._longest = infer, execute, delay, longest
+        self._real_time, self._plan = real_time, None
+        self.borders: list[int] = []  # steps of the episode at which a new chunk took over
 
     def __call__(self, observation: Mapping[str, Any], instruction: str) -> Float[np.ndarray, "C a"]:
-        plan = np.array(self._infer(observation, instruction))
-        if self._plan is not None:
-            late = self._delay()
-            plan[:late] = self._plan[self._execute : self._execute + late]
-        self._plan = plan
+        if self._plan is None:
+            self._plan, self._looked = np.array(self._infer(observation, instruction, None)), 0
+            return self._plan
+        left = self._plan[self._execute :]
+        ahead = Ahead(left, self._longest) if self._real_time else None
+        plan, late = np.array(self._infer(observation, instruction, ahead)), self._delay()
+        plan[:late] = left[:late]
+        self._plan, self._looked = plan, self._looked + self._execute
+        self.borders.append(self._looked + late)
         return plan
 
 

@@ -4,7 +4,9 @@ Each broker is made from a function observation -> {"actions": [C, a], ..}, such
 function observation -> action [a]. `reset` begins an episode.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -64,3 +66,53 @@ class TemporalEnsemble:
 
     def reset(self) -> None:
         self._chunks: list[np.ndarray] = []
+
+
+class RealTime:
+    """Asks in the background for the chunk that goes on from this one: an action never waits for a policy in time.
+
+    Inference starts when `execute` actions of the chunk are executed, and is told what is left of it and how many more
+    will be executed meanwhile: as many as in the slowest of the last ten. It is waited for if the plan runs out before.
+    Close it, or use it as a context.
+
+    Args:
+      infer: of a server that was started with --real_time.
+      execute: at least; fewer leave more to go on from.
+
+    Source: real-time chunking, arXiv 2506.07339, algorithm 1.
+    """
+
+    def __init__(self, infer: Infer, execute: int):
+        self._infer, self._execute = infer, execute
+        self._thread = ThreadPoolExecutor(1, "real-time")
+        self._late: deque[int] = deque(maxlen=10)
+        self._asked: Future | None = None
+        self.reset()
+
+    def __call__(self, observation: Mapping[str, Any]) -> Float[np.ndarray, "a"]:
+        if self._asked and (self._asked.done() or self._step == len(self._plan)):
+            self._plan, self._asked = np.asarray(self._asked.result()["actions"]), None
+            self._step -= self._began
+            self._late.append(self._step)
+        if not len(self._plan):
+            self._plan, self._step = np.asarray(self._infer(observation)["actions"]), 0
+        if self._asked is None and self._step >= self._execute:
+            ahead, self._began = self._plan[self._step :], self._step
+            delay = min(max(self._late, default=1), len(ahead))
+            self._asked = self._thread.submit(self._infer, {**observation, "ahead": ahead, "delay": delay})
+        if self._step == len(self._plan):  # asked with nothing left
+            return self(observation)
+        self._step += 1
+        return self._plan[self._step - 1]
+
+    def reset(self) -> None:
+        """Begins an episode: what is asked still is waited for and dropped, so that nothing of it is told later."""
+        if self._asked:
+            wait([self._asked])
+        self._plan, self._step, self._began, self._asked = np.empty((0, 0)), 0, 0, None
+
+    def __enter__(self) -> "RealTime":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._thread.shutdown()

@@ -11,27 +11,35 @@ from jaxtyping import Bool, Float
 
 from pizero_jax.data.transforms import stack
 from pizero_jax.errors import InputError
-from pizero_jax.serve.policy import TrainedPolicy
+from pizero_jax.flow.real_time import Plan
+from pizero_jax.serve.policy import Ahead, TrainedPolicy, act
 from pizero_jax.types import Observation, Params
 
-Compiled = dict[tuple[int, int | None], jax.stages.Compiled]  # by rows and solver steps
+Compiled = dict[tuple[int, int | None, bool], jax.stages.Compiled]  # by rows, solver steps, and if from a plan on
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledPolicy:
     """`sizes` are those of the batches, ascending: fewer rows are filled up by repeating the last one.
 
-    The first of `num_steps` is for requests that ask for none; empty where the policy has no solver.
+    The first of `num_steps` is for requests that ask for none; empty where the policy has no solver. With `real_time`
+    there are programs for chunks that go on from a plan, too.
     """
 
     trained: TrainedPolicy
     params: Params
     sizes: tuple[int, ...]
     num_steps: tuple[int, ...]
+    real_time: bool
     _compiled: Compiled
 
     def infer(
-        self, rows: Sequence[Observation], states: np.ndarray, seeds: Sequence[tuple[int, int]], num_steps: int | None
+        self,
+        rows: Sequence[Observation],
+        states: np.ndarray,
+        seeds: Sequence[tuple[int, int]],
+        num_steps: int | None,
+        ahead: Sequence[Ahead] = (),
     ) -> tuple[Float[np.ndarray, "B C a"], Bool[np.ndarray, "B"], dict[str, float]]:
         """Chunks in the data set's units, which of them are well-formed, and seconds by stage.
 
@@ -39,13 +47,15 @@ class CompiledPolicy:
           states: [B, P], raw.
           seeds: [seed, look] of each row: it gets the noise that `TrainedPolicy.infer` draws from
             `jax.random.fold_in(jax.random.key(seed), look)`, whatever rows are beside it.
+          ahead: what each row goes on from, or nothing for all of them.
         """
         start = time.perf_counter()
         size = next(size for size in self.sizes if size >= len(rows))
         filled = [*range(len(rows)), *[len(rows) - 1] * (size - len(rows))]
-        act = self._compiled[size, num_steps or self._default]
+        act = self._compiled[size, num_steps or self._default, bool(ahead)]
         batch, seeds = stack([rows[i] for i in filled]), np.array([seeds[i] for i in filled], np.uint32)
-        outputs = np.asarray(act(self.params, batch, seeds))[: len(rows)]
+        more = (self.trained.plan([ahead[i] for i in filled], states[filled]),) if ahead else ()
+        outputs = np.asarray(act(self.params, batch, seeds, *more))[: len(rows)]
         acted = time.perf_counter()
         actions, well_formed = self.trained.processor.finish(outputs, states)
         return actions, well_formed, {"act": acted - start, "finish": time.perf_counter() - acted}
@@ -54,7 +64,7 @@ class CompiledPolicy:
         """The same programs with the weights of another checkpoint; compiled anew if those have other shapes."""
         params = placed(trained.params, None)
         if trained.config.policy != self.trained.config.policy or _shapes(params) != _shapes(self.params):
-            return compile_policy(trained, self.sizes, self.num_steps)
+            return compile_policy(trained, self.sizes, self.num_steps, real_time=self.real_time)
         return dataclasses.replace(self, trained=trained, params=jax.tree.map(_as_type, params, self.params))
 
     @property
@@ -63,36 +73,51 @@ class CompiledPolicy:
 
 
 def compile_policy(
-    trained: TrainedPolicy, sizes: Sequence[int] = (1,), num_steps: Sequence[int] = (), dtype: str | None = None
+    trained: TrainedPolicy,
+    sizes: Sequence[int] = (1,),
+    num_steps: Sequence[int] = (),
+    dtype: str | None = None,
+    *,
+    real_time: bool = False,
 ) -> CompiledPolicy:
     """The policy for these batch sizes and solver steps, each run once.
 
     Args:
       num_steps: the config's by default.
       dtype: of the weights, such as "bfloat16"; as they were saved by default.
+      real_time: also for chunks that go on from a plan.
 
     Raises:
-      InputError: solver steps for a policy that has no solver, or a solver that draws noise in every step.
+      InputError: solver steps or plans for a policy that has no solver, or a solver that draws noise in every step.
     """
     flow = trained.policy.velocity is not None
     if num_steps and not flow:
         raise InputError(f"num_steps = {num_steps[0]}: {trained.config.policy.name!r} has no solver, leave it out")
+    if real_time and not flow:
+        raise InputError(f"--real_time: {trained.config.policy.name!r} has no flow that could go on from a plan")
     if flow and trained.config.policy.solver == "ddpm":  # one draw for a batch: an answer would depend on who asks
         raise InputError("config.policy.solver = 'ddpm' draws noise in every step, which is not served; set 'ddim'")
     num_steps = tuple(num_steps) or ((trained.config.policy.num_steps,) if flow else ())
     params, row = placed(trained.params, dtype), blank(trained)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+    C, A = trained.config.policy.chunk, trained.config.policy.action_dim
+
+    def plan(size: int) -> Plan:
+        return Plan(np.zeros((size, C, A), np.float32), *np.zeros((2, size), np.int32))
+
     compiled = {
-        (size, steps): jax.jit(_act(trained, steps))
-        .lower(like, stack([row] * size), np.zeros((size, 2), np.uint32))
+        (size, steps, planned): jax.jit(_act(trained, steps))
+        .lower(like, stack([row] * size), np.zeros((size, 2), np.uint32), *([plan(size)] if planned else []))
         .compile()
         for size in sizes
         for steps in num_steps or (None,)
+        for planned in ((False, True) if real_time else (False,))
     }
-    policy = CompiledPolicy(trained, params, tuple(sorted(sizes)), num_steps, compiled)
+    policy = CompiledPolicy(trained, params, tuple(sorted(sizes)), num_steps, real_time, compiled)
     states = np.zeros((max(sizes), len(trained.statistics["state"].mean)))
-    for size, steps in compiled:
-        policy.infer([row] * size, states[:size], [(0, 0)] * size, steps)
+    nothing = Ahead(np.zeros((0, len(trained.statistics["actions"].mean))), 0)
+    for size, steps, planned in compiled:
+        policy.infer([row] * size, states[:size], [(0, 0)] * size, steps, [nothing] * size if planned else ())
     return policy
 
 
@@ -114,7 +139,7 @@ def placed(params: Params, dtype: str | None) -> Params:
 def _act(trained: TrainedPolicy, steps: int | None):
     policy, config = trained.policy, trained.config.policy
 
-    def act(params, observation, seeds):
+    def of_seeds(params, observation, seeds, plan=None):
         if steps is None:
             return policy.act(params, jax.random.key(0), observation)  # greedy: nothing is drawn
 
@@ -122,9 +147,10 @@ def _act(trained: TrainedPolicy, steps: int | None):
             key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
             return jax.random.normal(key, (config.chunk, config.action_dim))
 
-        return policy.act(params, jax.random.key(0), observation, noise=jax.vmap(noise)(seeds), num_steps=steps)
+        drawn = {"noise": jax.vmap(noise)(seeds), "num_steps": steps}
+        return act(policy, trained.config, params, jax.random.key(0), observation, plan=plan, **drawn)
 
-    return act
+    return of_seeds
 
 
 def _shapes(params: Params) -> list[tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,23 @@ from pizero_jax.data import action_tokens, mixture, normalize
 from pizero_jax.data.action_tokens import ActionTokenizer
 from pizero_jax.data.transforms import Processor, stack
 from pizero_jax.errors import InputError
+from pizero_jax.flow.real_time import Plan, steering
 from pizero_jax.old_configs import completed
 from pizero_jax.train.checkpoint import Parts, acting, open_run
-from pizero_jax.types import Params, Policy
+from pizero_jax.types import Observation, Params, Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Ahead:
+    """What a robot will do next, when it asks for a new chunk: what is left of the chunk before.
+
+    Args:
+      actions: in the data set's units, the first is due now.
+      delay: how many of them are executed before the new chunk is there, which begins with them.
+    """
+
+    actions: Float[np.ndarray, "n a"]
+    delay: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +51,7 @@ class TrainedPolicy:
 
     def __post_init__(self):
         static = "num_steps" if self.policy.velocity else ()
-        object.__setattr__(self, "_act", jax.jit(self.policy.act, static_argnames=static))
+        object.__setattr__(self, "_act", jax.jit(partial(act, self.policy, self.config), static_argnames=static))
 
     def infer(
         self,
@@ -45,6 +60,7 @@ class TrainedPolicy:
         key: jax.Array,
         *,
         num_steps: int | None = None,
+        ahead: Ahead | None = None,
     ) -> Float[np.ndarray, "C a"]:
         """A chunk of actions in the data set's units.
 
@@ -53,8 +69,9 @@ class TrainedPolicy:
           instruction: as the data set words it.
           key: of the noise that the flow starts from.
           num_steps: of the solver; the config's by default. Policies over tokens have none.
+          ahead: what the chunk has to go on from (real-time chunking); of flow policies.
         """
-        return self.infer_batch([observation], [instruction], key, num_steps=num_steps)[0]
+        return self.infer_batch([observation], [instruction], key, num_steps=num_steps, ahead=[ahead])[0]
 
     def infer_batch(
         self,
@@ -63,9 +80,10 @@ class TrainedPolicy:
         key: jax.Array,
         *,
         num_steps: int | None = None,
+        ahead: Sequence[Ahead | None] = (),
     ) -> Float[np.ndarray, "B C a"]:
         """As `infer`, for B observations at once, one instruction each; the policy compiles once per B."""
-        actions, well_formed = self.infer_checked(observations, instructions, key, num_steps=num_steps)
+        actions, well_formed = self.infer_checked(observations, instructions, key, num_steps=num_steps, ahead=ahead)
         if not well_formed.all():
             message = "%d of %d chunks were written malformed"
             logging.log_every_n_seconds(logging.WARNING, message, 60, np.sum(~well_formed), len(well_formed))
@@ -78,6 +96,7 @@ class TrainedPolicy:
         key: jax.Array,
         *,
         num_steps: int | None = None,
+        ahead: Sequence[Ahead | None] = (),
     ) -> tuple[Float[np.ndarray, "B C a"], Bool[np.ndarray, "B"]]:
         """As `infer_batch`, and which chunks are well-formed.
 
@@ -92,13 +111,59 @@ class TrainedPolicy:
             raise InputError(f"num_steps = {num_steps}: {self.config.policy.name!r} has no solver, leave it out")
         options = {"num_steps": num_steps} if num_steps else {}
         states = np.stack([observation["state"] for observation in observations])
+        if any(ahead):
+            options["plan"] = self.plan(ahead, states)
         return self.processor.finish(self._act(self.params, key, stack(rows), **options), states)
+
+    def plan(self, ahead: Sequence[Ahead | None], states: Float[np.ndarray, "B P"]) -> Plan:
+        """What robots in these raw states will do next, normalised as the policy's chunks are.
+
+        Raises:
+          InputError: the policy has no flow, or what is ahead is longer than a chunk, shorter than its delay, of
+            another width, or not finite; or the delay is longer than the policy was trained for.
+        """
+        config = self.config
+        if not self.policy.velocity:
+            raise InputError(f"a plan: {config.policy.name!r} has no flow that could go on from one, leave it out")
+        C, limit = config.policy.chunk, config.loss.max_delay
+        width = len(self.statistics["actions"].mean)
+        plan = np.zeros((len(states), C, config.policy.action_dim), np.float32)
+        for row, state, given in zip(plan, states, ahead, strict=True):
+            if given is None:
+                continue
+            actions = np.asarray(given.actions)
+            if actions.ndim != 2 or actions.shape[1] != width or len(actions) > C or not np.isfinite(actions).all():
+                raise InputError(
+                    f"a plan has the shape {actions.shape}; finite [n, {width}], n at most {C}, are needed"
+                )
+            if not 0 <= given.delay <= len(actions):
+                raise InputError(
+                    f"a delay of {given.delay} actions, and a plan of {len(actions)}: it has to last so long"
+                )
+            if limit and given.delay > limit:
+                raise InputError(f"a delay of {given.delay} actions: this policy was trained for {limit} at most")
+            if len(actions):
+                last = np.broadcast_to(actions[-1:], (C - len(actions), width))
+                row[:] = self.processor.actions(np.concatenate([actions, last]), state)
+        left, delay = zip(*((len(given.actions), given.delay) if given else (0, 0) for given in ahead), strict=True)
+        return Plan(plan, np.array(left, np.int32), np.array(delay, np.int32))
 
     def blinded(self) -> "TrainedPolicy":
         """The same weights with every picture zeroed, for controls."""
         data = dataclasses.replace(self.config.data, blind=True)
         processor = Processor(self.config.policy, data, self.statistics, self.action_tokens)
         return dataclasses.replace(self, processor=processor)
+
+
+def act(
+    policy: Policy, config: TrainConfig, params: Params, key: jax.Array, observation: Observation, *,
+    plan: Plan | None = None, **options: Any,
+):  # fmt: skip
+    """`policy.act`, from a plan on if there is one: as the policy was trained to, or else by guidance."""
+    if plan is not None:
+        limit = options.get("num_steps", config.policy.num_steps)  # as in the paper
+        options["steer"] = steering(plan, config.loss.max_delay > 0, limit)
+    return policy.act(params, key, observation, **options)
 
 
 def load(

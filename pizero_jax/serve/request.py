@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from pizero_jax.errors import InputError
-from pizero_jax.serve.policy import TrainedPolicy
+from pizero_jax.serve.policy import Ahead, TrainedPolicy
 from pizero_jax.types import Observation
 
 SIDE = 4_096  # pixels of a picture, at most
@@ -42,6 +42,7 @@ class Request:
     num_steps: int | None
     seed: tuple[int, int] | None  # of the noise
     executed: Float[np.ndarray, "n a"] | None  # since the last request, to be shown
+    ahead: Ahead | None = None  # what the chunk has to go on from
 
 
 class Reader:
@@ -49,14 +50,16 @@ class Reader:
 
     A field is known by its last part: "observation/image", {"images": {"image": ..}} and "image" are the same. A camera
     has the name that it has in the policy or in the data set. A picture of None is absent. "prompt" is the instruction;
-    "num_steps", "seed" ([seed, look]) and "executed" are optional.
+    "num_steps", "seed" ([seed, look]) and "executed" are optional. So are "ahead" [n, a], the actions that are left of
+    the chunk before, with "delay", how many of them will be executed before the answer is there (real-time chunking).
     """
 
-    def __init__(self, trained: TrainedPolicy, num_steps: tuple[int, ...], names: Names):
+    def __init__(self, trained: TrainedPolicy, num_steps: tuple[int, ...], names: Names, real_time: bool = False):
         data = trained.config.data
         if data.history != 1:
             raise InputError(f"config.data.history = {data.history}: policies of one moment can be served only")
         self._processor, self._num_steps, self._names = trained.processor, num_steps, names
+        self._trained, self._real_time = trained, real_time
         self._cameras = {_last(field): camera for camera, field in data.cameras.items()}
         self._cameras |= {camera: camera for camera in data.cameras}
         self._state = names.state or ("state",)
@@ -82,6 +85,7 @@ class Reader:
             prompt = self._read_prompt(fields.pop("prompt", self._names.prompt), state)
         num_steps = self._read_steps(fields.pop("num_steps", None))
         seed, executed = _seed(fields.pop("seed", None)), self._read_executed(fields.pop("executed", None))
+        ahead = self._read_ahead(fields.pop("ahead", None), fields.pop("delay", None), state)
         if fields:
             cameras = ", ".join(self._processor.data.cameras)
             raise InputError(f"{_shown(next(iter(fields)))} is no field of this policy; its cameras are {cameras}")
@@ -89,7 +93,7 @@ class Reader:
             row = self._processor.observation(images, state, prompt)
         if not np.isfinite(row.state).all():
             raise InputError("the state is not finite once it is normalised")
-        return Request(row, state, prompt, num_steps, seed, executed)
+        return Request(row, state, prompt, num_steps, seed, executed, ahead)
 
     def _fields(self, message: Any) -> dict[str, Any]:
         if not isinstance(message, dict):
@@ -137,6 +141,17 @@ class Reader:
         if executed.shape[1] != self._widths["actions"] or len(executed) > EXECUTED:
             raise InputError(f"executed has shape {list(executed.shape)}; [n, {self._widths['actions']}] was expected")
         return executed
+
+    def _read_ahead(self, actions: Any, delay: Any, state: Float[np.ndarray, "P"]) -> Ahead | None:
+        if actions is None and delay is None:
+            return None
+        if not self._real_time:
+            raise InputError("ahead and delay: the server was started without --real_time")
+        if actions is None or type(delay) is not int:
+            raise InputError("ahead, actions [n, a], and delay, a whole number, come together")
+        ahead = Ahead(_numbers("ahead", actions, axes=(2,)), delay)
+        self._trained.plan([ahead], state[None])  # its lengths are checked there
+        return ahead
 
 
 def _leaves(message: Mapping[Any, Any], depth: int = 0) -> Iterator[tuple[str, Any]]:

@@ -139,7 +139,7 @@ def dense_velocity(config, params, observation, x_t, t):
     network = Pi0(config)
     apply = functools.partial(network.apply, {"params": params})
     prefix, prefix_mask, _ = apply(observation, method=lambda network, *args: network.backbone.embed(*args))
-    state, actions, _ = apply(observation.state, x_t[:, None], t[:, None], method="embed_suffix")
+    state, actions, _ = apply(observation.state, x_t[:, None], t[:, None, None], method="embed_suffix")
     suffix = jnp.concatenate([state, actions[:, 0]], axis=1)
     # Full attention inside a block, none to later blocks: prefix | state | actions (pi0, arXiv 2410.24164, appendix B).
     block = np.cumsum([0] * prefix.shape[1] + [1, 1] + [0] * (config.chunk - 1))

@@ -8,7 +8,7 @@ from pizero_jax.config import EnvConfig
 from pizero_jax.envs.reach_toy import ReachToyEnv
 from pizero_jax.envs.rollout import rollout
 from pizero_jax.serve import acting
-from pizero_jax.serve.acting import Delayed
+from pizero_jax.serve.acting import HandOver
 from pizero_jax.serve.client import Client
 from tests.serve.conftest import CHUNK, SIZE
 
@@ -51,9 +51,29 @@ def test_a_policy_behind_a_server_acts_as_in_process_for_the_same_seeds(served, 
         assert not np.allclose(episode(there, 0)[0], episode(there, 1)[0])
 
 
+def numbered():
+    """Chunks of one action that count: 10, 11, .. then 20, 21, .. and so on."""
+    return (np.full((CHUNK, 1), 10.0 * n) + np.arange(CHUNK)[:, None] for n in itertools.count(1))
+
+
 def test_until_a_chunk_arrives_the_robot_goes_on_with_the_one_before():
-    chunks = (np.full((CHUNK, 1), 10.0 * n) + np.arange(CHUNK)[:, None] for n in itertools.count(1))
-    delays = iter([2, 0, 1])
-    act = Delayed(lambda observation, instruction: next(chunks), 3, lambda: next(delays))
+    chunks, delays = numbered(), iter([2, 0, 1])
+    act = HandOver(lambda observation, instruction, ahead: next(chunks), 3, lambda: next(delays), 2, real_time=False)
     executed = [act({}, "")[:3, 0].tolist() for _ in range(4)]
     assert executed == [[10, 11, 12], [13, 14, 22], [30, 31, 32], [33, 41, 42]]
+    assert act.borders == [5, 6, 10]
+
+
+@pytest.mark.parametrize("real_time", [False, True])
+def test_in_real_time_the_policy_is_told_what_is_left_of_the_plan_and_the_longest_delay(real_time):
+    chunks, told = numbered(), []
+
+    def infer(observation, instruction, ahead):
+        told.append(ahead and (ahead.actions[:, 0].tolist(), ahead.delay))
+        return next(chunks)
+
+    act = HandOver(infer, 2, lambda: 1, 3, real_time)
+    for _ in range(3):
+        act({}, "")
+    plans = [([12, 13, 14, 15], 3), ([22, 23, 24, 25], 3)]
+    assert told == ([None, *plans] if real_time else [None, None, None])

@@ -1,7 +1,10 @@
+import threading
+from concurrent.futures import wait
+
 import numpy as np
 import pytest
 
-from pizero_jax.serve.brokers import ChunkBroker, TemporalEnsemble
+from pizero_jax.serve.brokers import ChunkBroker, RealTime, TemporalEnsemble
 
 C = 4
 
@@ -62,3 +65,58 @@ def test_an_ensemble_averages_what_all_chunks_say_of_a_step(decay):
         np.testing.assert_allclose(broker({}), np.dot(weights, predictions) / weights.sum())
     broker.reset()
     np.testing.assert_allclose(broker({}), 9)
+
+
+class Slow(Counting):
+    """Answers when it is let; the first time at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.let = threading.Semaphore(1)
+
+    def __call__(self, observation):
+        assert self.let.acquire(timeout=20)
+        return super().__call__(observation)
+
+
+def take(act, count):
+    return [round(float(act({})[0]), 1) for _ in range(count)]
+
+
+def test_in_real_time_the_robot_goes_on_until_the_next_chunk_is_there_and_takes_it_over_in_step():
+    policy = Slow()
+    with RealTime(policy, execute=1) as act:
+        assert take(act, 3) == [1.0, 1.1, 1.2]  # nothing waits for what was asked after the first action
+        policy.let.release()
+        wait([act._asked])
+        assert take(act, 1) == [2.2]  # two actions late: its step that is due
+        policy.let.release()
+        wait([act._asked])
+        assert take(act, 1) == [3.1]
+        policy.let.release()
+    first, *others = policy.asked
+    assert "ahead" not in first
+    assert [round(float(o["ahead"][0, 0]), 1) for o in others] == [1.1, 2.2, 3.1]
+    assert [o["delay"] for o in others] == [1, 2, 2]  # a guess, then the latest so far
+
+
+def test_a_plan_that_runs_out_is_waited_for():
+    policy = Slow()
+    with RealTime(policy, execute=2) as act:
+        assert take(act, C) == [1.0, 1.1, 1.2, 1.3]
+        threading.Timer(0.2, policy.let.release).start()
+        assert take(act, 1) == [2.2]
+        policy.let.release()
+        act.reset()
+        policy.let.release()
+        assert take(act, 1) == [4.0]  # an episode begins with a chunk of its own, though one was asked for
+
+
+def test_an_error_of_the_policy_comes_to_whoever_acts():
+    def infer(observation):
+        if "ahead" in observation:
+            raise ValueError("broken")
+        return {"actions": np.zeros((C, 1))}
+
+    with RealTime(infer, execute=1) as act, pytest.raises(ValueError, match="broken"):
+        take(act, C + 1)

@@ -9,7 +9,8 @@ from pizero_jax import policies
 from pizero_jax.data.transforms import Processor
 from pizero_jax.errors import InputError
 from pizero_jax.serve.compiled import compile_policy
-from pizero_jax.serve.policy import TrainedPolicy
+from pizero_jax.serve.policy import Ahead, TrainedPolicy
+from pizero_jax.serve.request import Names, Reader
 from tests.conftest import ONE_SAMPLE
 
 
@@ -92,3 +93,62 @@ def test_a_solver_whose_noise_is_a_batch_s_is_refused(network):
     config = dataclasses.replace(network.config.policy, solver="ddpm")
     with pytest.raises(InputError, match="'ddpm' draws noise in every step"):
         compile_policy(dataclasses.replace(network, config=dataclasses.replace(network.config, policy=config)))
+
+
+@pytest.fixture(scope="module")
+def real_time(network):
+    return compile_policy(network, (2,), (2,), real_time=True)
+
+
+def test_a_chunk_goes_on_from_what_is_ahead_and_one_without_a_plan_is_as_it_was(network, real_time):
+    """Compiled and not; a request without a plan beside others costs no digit."""
+    observations, rows, states, seeds = asked(network, 2)
+    ahead = [Ahead(np.full((4, 2), 0.5), 2), Ahead(np.zeros((0, 2)), 0)]
+    led, _, _ = real_time.infer(rows, states, seeds, 2, ahead)
+    plain, _, _ = real_time.infer(rows, states, seeds, 2)
+    key = jax.random.fold_in(jax.random.key(7), 0)
+    np.testing.assert_allclose(led[0], network.infer(observations[0], "reach", key, ahead=ahead[0]), atol=2e-5)
+    np.testing.assert_allclose(led[1], plain[1], atol=2e-5)
+    assert np.abs(led[0] - 0.5)[:2].max() < 0.5 * np.abs(plain[0] - 0.5)[:2].max()
+
+
+@pytest.mark.parametrize(
+    ("actions", "delay", "message"),
+    [
+        (np.zeros((3, 5)), 1, r"shape \(3, 5\); finite \[n, 2\]"),
+        (np.zeros((99, 2)), 1, "n at most"),
+        (np.full((3, 2), np.nan), 1, "finite"),
+        (np.zeros((1, 2)), 2, "a delay of 2 actions, and a plan of 1"),
+        (np.zeros((1, 2)), -1, "a delay of -1"),
+    ],
+)
+def test_a_wrong_plan_is_refused(network, actions, delay, message):
+    with pytest.raises(InputError, match=message):
+        network.plan([Ahead(actions, delay)], np.zeros((1, 3)))
+
+
+def test_a_delay_that_it_was_not_trained_for_is_refused(network):
+    loss = dataclasses.replace(network.config.loss, max_delay=1)
+    trained = dataclasses.replace(network, config=dataclasses.replace(network.config, loss=loss))
+    with pytest.raises(InputError, match="this policy was trained for 1 at most"):
+        trained.plan([Ahead(np.zeros((3, 2)), 2)], np.zeros((1, 3)))
+
+
+def test_tokens_have_no_real_time(seeing):
+    tokens = dataclasses.replace(seeing, policy=seeing.policy._replace(velocity=None))
+    with pytest.raises(InputError, match="--real_time: 'pi0' has no flow"):
+        compile_policy(tokens, real_time=True)
+
+
+def test_a_request_says_what_is_ahead(network):
+    reader = Reader(network, (2,), Names(), real_time=True)
+    pictures = {camera: np.zeros((16, 16, 3), np.uint8) for camera in ("front", "wrist")}
+    seen = pictures | {"state": np.zeros(3), "prompt": "reach"}
+    ahead = np.arange(6.0).reshape(3, 2)
+    found = reader.read(seen | {"ahead": ahead, "delay": 2}).ahead
+    np.testing.assert_array_equal(found.actions, ahead)
+    assert found.delay == 2
+    assert reader.read(seen).ahead is None
+    for wrong in ({"ahead": ahead}, {"delay": 1}, {"ahead": ahead, "delay": 1.5}, {"ahead": ahead, "delay": True}):
+        with pytest.raises(InputError, match="come together"):
+            reader.read(seen | wrong)

@@ -159,6 +159,7 @@ PICTURE = np.zeros((SIZE, SIZE, 3), np.uint8)
         ({"num_steps": 3}, "none of those that the server was started with: 2, 5"),
         ({"num_steps": True}, "num_steps"),
         ({"num_steps": [5]}, "num_steps"),
+        ({"ahead": np.zeros((2, 2), np.float32), "delay": 1}, "started without --real_time"),
         ({"seed": 3}, "seed"),
         ({"seed": [1, -1]}, "seed"),
         ({"seed": [1, 2**31]}, "seed"),
@@ -175,7 +176,7 @@ def test_a_wrong_request_is_refused_by_name(compiled, observe, change, message):
         reader.read(msgpack_arrays.unpack(msgpack_arrays.pack(observe() | change)))
     assert len(str(error.value)) < 200
     missing = {name: value for name, value in observe().items() if name not in change}
-    if not change.keys() & {"num_steps", "seed", "executed"}:
+    if not change.keys() & {"num_steps", "seed", "executed", "ahead"}:
         with pytest.raises(InputError, match="missing"):
             reader.read(missing)
 
