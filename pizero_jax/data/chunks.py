@@ -72,6 +72,16 @@ class ChunkNormalizer:
     def __len__(self) -> int:
         return len(self._normalizer)
 
+    @property
+    def affine(self) -> dict[str, list]:
+        """As `Normalizer.affine`, of what is relative where it is."""
+        return self._normalizer.affine
+
+    @property
+    def relative(self) -> list[int]:
+        """Dimensions that are relative to the state's of the same index."""
+        return self._relative.tolist()
+
     def origin(self, state: Float[np.ndarray, "*batch P"]) -> Float[np.ndarray, "*batch 1 a"]:
         """What the actions that follow a raw state are relative to, in the units of the data set."""
         return origin(np.asarray(state), self._relative, len(self))

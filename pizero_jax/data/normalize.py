@@ -114,6 +114,12 @@ class Normalizer:
     def __len__(self) -> int:
         return len(self._offset)
 
+    @property
+    def affine(self) -> dict[str, list]:
+        """The maps as plain lists: (x - offset) / divisor, at `clipped` cut to what training saw; x factor + offset."""
+        arrays = {"offset": self._offset, "divisor": self._divisor, "factor": self._factor, "clipped": self._clipped}
+        return {name: array.tolist() for name, array in arrays.items()}
+
     def normalize(self, x: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch n"]:
         """About unit variance, or about [-1, 1], as float32; InputError for another width."""
         normalized = ((self._checked(x) - self._offset) / self._divisor).astype(np.float32)

@@ -178,6 +178,10 @@ class Processor:
             mask[: len(self._actions)] = find(self.data.embodiment).action_present
         return mask
 
+    def maps(self) -> dict[str, Any]:
+        """`Normalizer.affine` of "state" and "actions", and which actions are "relative": plain lists."""
+        return {"state": self._state.affine, "actions": self._actions.affine, "relative": self._actions.relative}
+
     def observation(
         self,
         images: Mapping[str, bytes | np.ndarray | list],

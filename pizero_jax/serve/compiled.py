@@ -106,7 +106,7 @@ def compile_policy(
         return Plan(np.zeros((size, C, A), np.float32), *np.zeros((2, size), np.int32))
 
     compiled = {
-        (size, steps, planned): jax.jit(_act(trained, steps))
+        (size, steps, planned): jax.jit(of_seeds(trained, steps))
         .lower(like, stack([row] * size), np.zeros((size, 2), np.uint32), *([plan(size)] if planned else []))
         .compile()
         for size in sizes
@@ -136,10 +136,11 @@ def placed(params: Params, dtype: str | None) -> Params:
     )
 
 
-def _act(trained: TrainedPolicy, steps: int | None):
+def of_seeds(trained: TrainedPolicy, steps: int | None):
+    """The policy as a function (params, observation, seeds [B, 2], plan) whose noise follows from seeds."""
     policy, config = trained.policy, trained.config.policy
 
-    def of_seeds(params, observation, seeds, plan=None):
+    def from_seeds(params, observation, seeds, plan=None):
         if steps is None:
             return policy.act(params, jax.random.key(0), observation)  # greedy: nothing is drawn
 
@@ -150,7 +151,7 @@ def _act(trained: TrainedPolicy, steps: int | None):
         drawn = {"noise": jax.vmap(noise)(seeds), "num_steps": steps}
         return act(policy, trained.config, params, jax.random.key(0), observation, plan=plan, **drawn)
 
-    return of_seeds
+    return from_seeds
 
 
 def _shapes(params: Params) -> list[tuple[int, ...]]:

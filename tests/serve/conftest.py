@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from configs import base
+from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build
 from pizero_jax.data.normalize import Statistics
 from pizero_jax.data.transforms import Processor
 from pizero_jax.serve.compiled import compile_policy
 from pizero_jax.serve.policy import TrainedPolicy
 from pizero_jax.types import Policy
+from tests.conftest import ONE_SAMPLE
 
 CHUNK, STATE, ACTION, SIZE = 6, 3, 2, 16
 
@@ -53,6 +55,19 @@ def seeing() -> TrainedPolicy:
 @pytest.fixture(scope="session")
 def compiled(seeing):
     return compile_policy(seeing, (1, 4), (2, 5))
+
+
+@pytest.fixture(scope="session")
+def network(tiny, seeing, random_params) -> TrainedPolicy:
+    """A real network of two layers, in the sizes and with the statistics of the tests' formula."""
+    language = dataclasses.replace(tiny.language, vocabulary=259)
+    like = seeing.config.policy
+    same = {name: getattr(like, name) for name in ("cameras", "image_size", "prompt_length", "state_dim", "chunk")}
+    config = dataclasses.replace(tiny, **same, action_dim=like.action_dim, language=language, num_steps=2)
+    policy = policies.make(config, ONE_SAMPLE)
+    run = dataclasses.replace(seeing.config, policy=config)
+    processor = Processor(config, run.data, seeing.statistics)
+    return dataclasses.replace(seeing, policy=policy, params=random_params(policy), config=run, processor=processor)
 
 
 @pytest.fixture

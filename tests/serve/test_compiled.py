@@ -5,26 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pizero_jax import policies
-from pizero_jax.data.transforms import Processor
 from pizero_jax.errors import InputError
 from pizero_jax.serve.compiled import compile_policy
-from pizero_jax.serve.policy import Ahead, TrainedPolicy
+from pizero_jax.serve.policy import Ahead
 from pizero_jax.serve.request import Names, Reader
-from tests.conftest import ONE_SAMPLE
-
-
-@pytest.fixture(scope="module")
-def network(tiny, seeing, random_params) -> TrainedPolicy:
-    """A real network of two layers, in the sizes and with the statistics of the tests' formula."""
-    language = dataclasses.replace(tiny.language, vocabulary=259)
-    like = seeing.config.policy
-    same = {name: getattr(like, name) for name in ("cameras", "image_size", "prompt_length", "state_dim", "chunk")}
-    config = dataclasses.replace(tiny, **same, action_dim=like.action_dim, language=language, num_steps=2)
-    policy = policies.make(config, ONE_SAMPLE)
-    run = dataclasses.replace(seeing.config, policy=config)
-    processor = Processor(config, run.data, seeing.statistics)
-    return dataclasses.replace(seeing, policy=policy, params=random_params(policy), config=run, processor=processor)
 
 
 @pytest.fixture(scope="module")
