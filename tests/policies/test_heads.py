@@ -1,6 +1,7 @@
 """The same expert under every path, prediction and solver, by its config alone."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,11 @@ def head(tiny, path="straight", prediction="u", solver="euler", **other):
     return policies.make(config, dataclasses.replace(PLAIN, path=path, prediction=prediction))
 
 
+def sample(policy, params, batch, noise, num_steps, key=KEY):
+    act = jax.jit(functools.partial(policy.act, num_steps=num_steps))
+    return act(params, key, batch.observation, noise=noise)
+
+
 @pytest.fixture
 def noise(tiny_batch):
     return jax.random.normal(jax.random.key(1), tiny_batch.actions.shape)
@@ -33,7 +39,8 @@ def test_the_loss_is_the_error_of_what_is_predicted(tiny, tiny_params, tiny_batc
     """Of an expert that says 0 everywhere: the mean square of its target."""
     silent = tiny_params | {"action_out": jax.tree.map(jnp.zeros_like, tiny_params["action_out"])}
     time = jnp.array([0.2, 0.5, 0.9])
-    values, weights, _ = head(tiny, path, prediction).loss(silent, KEY, tiny_batch, noise=noise, time=time)
+    loss = jax.jit(head(tiny, path, prediction).loss)
+    values, weights, _ = loss(silent, KEY, tiny_batch, noise=noise, time=time)
     t = time[:, None, None]
     target = predictions.target(prediction, PATHS[path], tiny_batch.actions, noise, t)
     np.testing.assert_allclose(values, np.mean(np.square(target), axis=-1), rtol=2e-5)
@@ -44,20 +51,24 @@ def test_the_loss_is_the_error_of_what_is_predicted(tiny, tiny_params, tiny_batc
 def test_samples_follow_the_velocity_of_the_straight_path(tiny, tiny_params, tiny_batch, noise, path, prediction):
     """Euler's steps in the rescaled path, written out, whatever the head."""
     policy = head(tiny, path, prediction)
-    cache = policy.prefix(tiny_params, tiny_batch.observation)
     times = 1 - jnp.arange(4) / 3
-    x, taus = noise / PATHS[path].size(times[0]), PATHS[path].tau(times)
-    for t, s in zip(taus[:-1], taus[1:], strict=True):
-        x = x + (s - t) * policy.velocity(tiny_params, cache, x, t)
-    sampled = policy.act(tiny_params, KEY, tiny_batch.observation, noise=noise, num_steps=3)
-    np.testing.assert_allclose(sampled, x, rtol=1e-4, atol=1e-4)
+
+    @jax.jit
+    def by_hand(params, noise):
+        cache = policy.prefix(params, tiny_batch.observation)
+        x, taus = noise / PATHS[path].size(times[0]), PATHS[path].tau(times)
+        for t, s in zip(taus[:-1], taus[1:], strict=True):
+            x = x + (s - t) * policy.velocity(params, cache, x, t)
+        return x
+
+    sampled = sample(policy, tiny_params, tiny_batch, noise, 3)
+    np.testing.assert_allclose(sampled, by_hand(tiny_params, noise), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("path", "prediction"), HEADS)
 def test_ddim_without_noise_is_euler(tiny, tiny_params, tiny_batch, noise, path, prediction):
     samples = [
-        head(tiny, path, prediction, solver).act(tiny_params, KEY, tiny_batch.observation, noise=noise, num_steps=4)
-        for solver in ("ddim", "euler")
+        sample(head(tiny, path, prediction, solver), tiny_params, tiny_batch, noise, 4) for solver in ("ddim", "euler")
     ]
     scale = np.abs(samples[1]).max()
     np.testing.assert_allclose(samples[0], samples[1], atol=2e-4 * scale)
@@ -66,16 +77,13 @@ def test_ddim_without_noise_is_euler(tiny, tiny_params, tiny_batch, noise, path,
 def test_ddpm_draws_fresh_noise_by_its_key(tiny, tiny_params, tiny_batch, noise):
     policy = head(tiny, "ddpm_cosine", "eps", "ddpm")
 
-    def sample(key):
-        return policy.act(tiny_params, key, tiny_batch.observation, noise=noise, num_steps=4)
-
-    np.testing.assert_array_equal(sample(KEY), sample(KEY))
-    assert np.abs(sample(KEY) - sample(jax.random.key(1))).max() > 0.01
+    samples = [sample(policy, tiny_params, tiny_batch, noise, 4, key) for key in (KEY, KEY, jax.random.key(1))]
+    np.testing.assert_array_equal(samples[0], samples[1])
+    assert np.abs(samples[0] - samples[2]).max() > 0.01
 
 
 @pytest.mark.parametrize("solver", TABLEAUS)
 def test_a_config_knows_how_often_its_solver_calls_the_expert(tiny, tiny_params, tiny_batch, noise, solver):
     config = dataclasses.replace(tiny, solver=solver, num_steps=3)
     assert config.calls == 3 * len(TABLEAUS[solver].stages)
-    sampled = head(tiny, solver=solver).act(tiny_params, KEY, tiny_batch.observation, noise=noise, num_steps=3)
-    assert np.isfinite(sampled).all()
+    assert np.isfinite(sample(head(tiny, solver=solver), tiny_params, tiny_batch, noise, 3)).all()
