@@ -8,6 +8,7 @@ The machine may be shared, so every round measures all of it again, and what is 
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import resource
@@ -30,7 +31,7 @@ from pizero_jax.config import TrainConfig, build
 from pizero_jax.data import action_tokens
 from pizero_jax.data.normalize import Statistics
 from pizero_jax.data.transforms import Processor, stack
-from pizero_jax.flow.solvers import euler
+from pizero_jax.flow.solvers import even_times, solve
 from pizero_jax.report import tables
 from pizero_jax.serve import msgpack_arrays
 from pizero_jax.serve.compiled import CompiledPolicy, compile_policy
@@ -91,7 +92,8 @@ def stages(policy: CompiledPolicy) -> dict[str, list[float]]:
         cache = prefix(policy.params, batch)
 
         def steps(params, cache, noise):
-            return euler(lambda x_t, at: t.policy.velocity(params, cache, x_t, at), noise, policy.num_steps[0])
+            velocity = functools.partial(t.policy.velocity, params, cache)
+            return solve("euler", velocity, noise, even_times(policy.num_steps[0]))
 
         denoise = jax.jit(steps).lower(policy.params, cache, noise).compile()
         found["prefix"] = milliseconds(lambda: prefix(policy.params, batch))

@@ -68,7 +68,7 @@ class FlowNetwork(nn.Module):
         self,
         cache: Cache,
         x_t: Float[Array, "B M C A"],
-        t: Float[Array, "B M #C"],
+        t: Float[Array, "B M"] | Float[Array, "B M #C"],
         steps: Bool[Array, "B C"] | None = None,
     ) -> Float[Array, "B T D"]:
         """Output of the expert at the suffix, the M chunks one after the other behind the lead.
@@ -76,7 +76,7 @@ class FlowNetwork(nn.Module):
         The M chunks are blocks that share prefix and lead but do not see each other, so that each gives what it would
         give alone. Nothing sees the steps of the chunk for which `steps` is False.
         """
-        lead, actions, condition = self.embed_suffix(cache.state, x_t, t)
+        lead, actions, condition = self.embed_suffix(cache.state, x_t, t if t.ndim == 3 else t[:, :, None])
         B, M, C, D = actions.shape
         steps = jnp.ones((B, C), bool) if steps is None else steps
         visible, positions = suffix_layout(cache.prefix, steps, lead.shape[1], M)
@@ -127,7 +127,7 @@ def make(network: FlowNetwork, loss_config: LossConfig) -> Policy:
     steps = {"ddim": solvers.ddim(0.0), "ddpm": solvers.ddpm}
 
     def init(key):
-        return network.init(key, example(config), jnp.zeros((1, 1, C, A)), jnp.zeros((1, 1, 1)))["params"]
+        return network.init(key, example(config), jnp.zeros((1, 1, C, A)), jnp.zeros((1, 1)))["params"]
 
     def prefix(params, observation: Observation) -> Cache:
         return network.apply({"params": params}, observation, method="read")
@@ -193,7 +193,7 @@ def of_steps(t: Float[Array, ""] | Float[Array, "B"] | Float[Array, "B C"], x_t:
 
 
 def velocities_of(network: FlowNetwork, params, cache: Cache) -> Callable:
-    """The function (x_t [B, M, C, A], t [B, M, #C], steps [B, C]) -> v_t [B, M, C, A] for what was read."""
+    """The function (x_t [B, M, C, A], t [B, M] or [B, M, #C], steps [B, C]) -> v_t [B, M, C, A] for what was read."""
     return lambda x_t, t, steps: network.apply({"params": params}, cache, x_t, t, steps, method="velocities")
 
 
