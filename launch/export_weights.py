@@ -15,7 +15,7 @@ from flax import linen as nn
 
 import launch
 from pizero_jax import policies
-from pizero_jax.config import TrainConfig, build
+from pizero_jax.config import FlowConfig, Pi0FastConfig, TrainConfig, build
 from pizero_jax.errors import InputError
 from pizero_jax.old_configs import completed
 from pizero_jax.serve.policy import of_data_set
@@ -42,6 +42,8 @@ def main() -> None:
     step = STEP.value if STEP.value is not None else checkpoints.steps[-1]
     metadata = checkpoints.metadata(step)
     config = build(TrainConfig, completed(metadata["config"]))
+    if FORMAT.value == "openpi" and not isinstance(config.policy, FlowConfig | Pi0FastConfig):
+        raise InputError(f"--checkpoint={CHECKPOINT.value} holds {config.policy.name!r}, which openpi does not have")
     saved = checkpoints.acting_shapes(step)
     params = checkpoints.acting_params(step, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved))
     policy, output = config.policy, Path(OUTPUT.value)

@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 import launch
 from pizero_jax import mesh as meshes
-from pizero_jax.config import LossConfig, PolicyConfig, TrainConfig, build, differences
+from pizero_jax.config import BackboneConfig, LossConfig, PolicyConfig, TrainConfig, build, differences
 from pizero_jax.data import normalize
 from pizero_jax.errors import InputError
 from pizero_jax.provenance import versions
@@ -45,6 +45,8 @@ def main() -> None:
     config = build(TrainConfig, CONFIG.value)
     if not SOURCE.value or not WORKDIR.value:
         raise InputError("--source and --workdir are needed: where the weights lie, and the folder to make of them")
+    if not isinstance(config.policy, BackboneConfig):
+        raise InputError(f"config.policy.name = {config.policy.name!r} has no PaliGemma, whose weights these are")
     workdir = Path(WORKDIR.value)
     if workdir.exists() and any(workdir.iterdir()):
         raise InputError(f"--workdir={workdir} is not empty; choose another folder")

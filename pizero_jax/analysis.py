@@ -137,15 +137,17 @@ def attention(
     """Shares in which the chunk's tokens attend to the whole sequence at a point of the flow; over S they sum to 1.
 
     Raises:
-      InputError: the policy has no flow.
+      InputError: the policy has no flow, or a flow without attention.
     """
     _check_flow(policy)
+    if policy.attention is None:
+        raise InputError("this policy's flow has no attention; load a checkpoint of pi0 or pi0.5")
     return policy.attention(params, policy.prefix(params, observation), x_t, t)
 
 
 def _check_flow(policy: Policy) -> None:
     if policy.velocity is None:
-        raise InputError("this policy writes tokens and has no flow; load a checkpoint of pi0 or pi0.5")
+        raise InputError("this policy has no flow; load a checkpoint of pi0 or pi0.5")
 
 
 def sequence(config: FlowConfig, observation: Observation, size: int) -> dict[str, slice]:

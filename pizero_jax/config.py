@@ -86,18 +86,37 @@ class LossConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class BackboneConfig:
-    """What every policy on PaliGemma has."""
+class AnyPolicyConfig:
+    """What every policy has."""
 
     dtype: Literal["float32", "bfloat16"]
-    remat: Literal["none", "full", "dots", "attention"]
-    unroll: int
     cameras: tuple[str, ...]
     image_size: int
-    prompt_length: int
     state_dim: int
     action_dim: int
     chunk: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SolverConfig:
+    """What policies that carry noise to actions have."""
+
+    solver: Literal["euler", "midpoint", "heun", "rk4", "ddim", "ddpm"]
+    num_steps: int
+
+    @property
+    def calls(self) -> int:
+        """Of the network that says where the noise goes, for a chunk."""
+        return self.num_steps * {"midpoint": 2, "heun": 2, "rk4": 4}.get(self.solver, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneConfig(AnyPolicyConfig):
+    """What every policy on PaliGemma has."""
+
+    remat: Literal["none", "full", "dots", "attention"]
+    unroll: int
+    prompt_length: int
     vision: VisionConfig
     attention: AttentionConfig
     language: LanguageConfig
@@ -105,17 +124,10 @@ class BackboneConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowConfig(BackboneConfig):
+class FlowConfig(BackboneConfig, SolverConfig):
     """A backbone with an action expert."""
 
     expert: ExpertConfig
-    solver: Literal["euler", "midpoint", "heun", "rk4", "ddim", "ddpm"]
-    num_steps: int
-
-    @property
-    def calls(self) -> int:
-        """Of the expert, for a chunk."""
-        return self.num_steps * {"midpoint": 2, "heun": 2, "rk4": 4}.get(self.solver, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +161,71 @@ class Pi0FastConfig(BackboneConfig):
     openpi_positions: bool
 
 
-PolicyConfig = Pi0Config | Pi05Config | InsulatedConfig | Pi0FastConfig
+@dataclasses.dataclass(frozen=True)
+class RegressionConfig(BackboneConfig):
+    """A backbone with an expert that says the chunk at once (OpenVLA-OFT, arXiv 2502.19645)."""
+
+    name: Literal["regression"]
+    expert: ExpertConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetConfig:
+    """`depth` blocks of each of `widths`. The first have a quarter of the picture's side, the others half as much."""
+
+    widths: tuple[int, ...]
+    depth: int
+
+
+@dataclasses.dataclass(frozen=True)
+class WordlessConfig(AnyPolicyConfig):
+    """What policies that see but do not read have: they do one task."""
+
+    resnet: ResNetConfig
+
+    prompt_length = 0
+    lora = LoraConfig(rules=(), openpi=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnetConfig:
+    """`time` is the width of the flow time's embedding, `groups` those of the norms."""
+
+    widths: tuple[int, ...]
+    kernel: int
+    groups: int
+    time: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionPolicyConfig(WordlessConfig, SolverConfig):
+    """Diffusion Policy (arXiv 2303.04137), with convolutions over the chunk."""
+
+    name: Literal["diffusion_policy"]
+    keypoints: int
+    unet: UnetConfig
+    clip: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ActConfig(WordlessConfig):
+    """ACT (arXiv 2304.13705)."""
+
+    name: Literal["act"]
+    width: int
+    mlp: int
+    heads: int
+    encoder_depth: int
+    decoder_depth: int
+    posterior_depth: int
+    latent: int
+    dropout: float
+    kl_weight: float
+
+
+PolicyConfig = (
+    Pi0Config | Pi05Config | InsulatedConfig | Pi0FastConfig | RegressionConfig | DiffusionPolicyConfig | ActConfig
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -379,18 +455,18 @@ class TrainConfig:
         _require(n >= 1 and self.batch_size % n == 0, "config.accumulation", n, f"a divisor of {self.batch_size} rows")
         _require(p.chunk >= 1, "config.policy.chunk", p.chunk, "at least 1")
         _require(len(p.cameras) == len(set(p.cameras)), "config.policy.cameras", p.cameras, "names without repeats")
-        v, a = p.vision, p.attention
-        _require(v.width % v.heads == 0, "config.policy.vision.heads", v.heads, f"a divisor of the width, {v.width}")
-        size = f"a divisor of config.policy.image_size = {p.image_size}"
-        _require(p.image_size % v.patch == 0, "config.policy.vision.patch", v.patch, size)
-        power = v.stem == "patch" or (v.patch >= 4 and v.patch & (v.patch - 1) == 0)
-        _require(power, "config.policy.vision.patch", v.patch, "4, 8, 16, ... for the stem 'conv'")
-        _require(a.heads % a.kv_heads == 0, "config.policy.attention.heads", a.heads, f"a multiple of {a.kv_heads}")
-        _require(a.head_dim % 2 == 0, "config.policy.attention.head_dim", a.head_dim, "even, for rotary positions")
-        if isinstance(p, FlowConfig):
+        match p:
+            case BackboneConfig():
+                _check_backbone(p)
+            case DiffusionPolicyConfig():
+                _check_diffusion_policy(p)
+            case ActConfig():
+                _check_act(p)
+        if isinstance(p, SolverConfig):
             _require(p.num_steps >= 1, "config.policy.num_steps", p.num_steps, "at least 1")
-            width = p.expert.width
-            _require(width % 2 == 0, "config.policy.expert.width", width, "even, for sines and cosines")
+        if isinstance(p, RegressionConfig | ActConfig):
+            padding = self.loss.openpi_padding
+            _require(not padding, "config.loss.openpi_padding", padding, f"False for {p.name!r}, which is not openpi's")
         history = self.data.history
         _require(history == 1, "config.data.history", history, f"1 for {p.name!r}, which sees one moment")
         tokens = self.data.action_tokens
@@ -415,6 +491,8 @@ class TrainConfig:
         _require(samples >= 1, "config.loss.samples_per_observation", samples, "at least 1")
         delay, chunk = self.loss.max_delay, self.policy.chunk
         _require(0 <= delay < chunk, "config.loss.max_delay", delay, f"0 to less than config.policy.chunk = {chunk}")
+        by_step = isinstance(p, FlowConfig) or delay == 0
+        _require(by_step, "config.loss.max_delay", delay, f"0 for {p.name!r}, whose steps have no times of their own")
         _require(0 <= o.ema < 1, "config.optimizer.ema", o.ema, "in [0, 1)")
         _require(o.warmup >= 0, "config.optimizer.warmup", o.warmup, "0 or more")
         _require(o.clip > 0, "config.optimizer.clip", o.clip, "positive")
@@ -438,6 +516,61 @@ class TrainConfig:
         if self.env.name:
             allowed = f"1 to config.policy.chunk = {p.chunk}"
             _require(1 <= self.env.execute <= p.chunk, "config.env.execute", self.env.execute, allowed)
+
+
+def _check_backbone(p: BackboneConfig) -> None:
+    v, a = p.vision, p.attention
+    _require(v.width % v.heads == 0, "config.policy.vision.heads", v.heads, f"a divisor of the width, {v.width}")
+    size = f"a divisor of config.policy.image_size = {p.image_size}"
+    _require(p.image_size % v.patch == 0, "config.policy.vision.patch", v.patch, size)
+    power = v.stem == "patch" or (v.patch >= 4 and v.patch & (v.patch - 1) == 0)
+    _require(power, "config.policy.vision.patch", v.patch, "4, 8, 16, ... for the stem 'conv'")
+    _require(a.heads % a.kv_heads == 0, "config.policy.attention.heads", a.heads, f"a multiple of {a.kv_heads}")
+    _require(a.head_dim % 2 == 0, "config.policy.attention.head_dim", a.head_dim, "even, for rotary positions")
+    if isinstance(p, FlowConfig):
+        width = p.expert.width
+        _require(width % 2 == 0, "config.policy.expert.width", width, "even, for sines and cosines")
+
+
+GROUP = 16
+"""Channels of a picture's features that are normed together (Diffusion Policy, arXiv 2303.04137, section III)."""
+
+
+def _check_resnet(p: WordlessConfig) -> None:
+    widths, depth = p.resnet.widths, p.resnet.depth
+    fits = widths and all(width > 0 and width % GROUP == 0 for width in widths)
+    _require(fits, "config.policy.resnet.widths", widths, f"one or more multiples of {GROUP}, the channels of a norm")
+    _require(depth >= 1, "config.policy.resnet.depth", depth, "at least 1")
+    smallest = 2 ** (len(widths) + 1)
+    allowed = f"at least {smallest}, of which {len(widths)} config.policy.resnet.widths leave one position"
+    _require(p.image_size >= smallest, "config.policy.image_size", p.image_size, allowed)
+
+
+def _check_diffusion_policy(p: DiffusionPolicyConfig) -> None:
+    _check_resnet(p)
+    widths, groups = p.unet.widths, p.unet.groups
+    fits = groups >= 1 and widths and all(width > 0 and width % groups == 0 for width in widths)
+    allowed = f"one or more multiples of config.policy.unet.groups = {groups}"
+    _require(fits, "config.policy.unet.widths", widths, allowed)
+    shortest = 2 ** (len(widths) - 1)
+    allowed = f"a multiple of {shortest}: {len(widths)} config.policy.unet.widths halve it {len(widths) - 1} times"
+    _require(p.chunk % shortest == 0, "config.policy.chunk", p.chunk, allowed)
+    kernel, time = p.unet.kernel, p.unet.time
+    _require(kernel >= 1 and kernel % 2 == 1, "config.policy.unet.kernel", kernel, "odd, to have a middle")
+    _require(time >= 4 and time % 2 == 0, "config.policy.unet.time", time, "even and 4 or more, for sines and cosines")
+    _require(p.keypoints >= 1, "config.policy.keypoints", p.keypoints, "at least 1")
+    _require(p.clip >= 0, "config.policy.clip", p.clip, "0, for no limit, or more")
+
+
+def _check_act(p: ActConfig) -> None:
+    _check_resnet(p)
+    fits = p.heads >= 1 and p.width % p.heads == 0
+    _require(fits, "config.policy.heads", p.heads, f"a divisor of config.policy.width = {p.width}")
+    _require(p.width % 4 == 0, "config.policy.width", p.width, "a multiple of 4, for sines and cosines of two axes")
+    for key in ("mlp", "encoder_depth", "decoder_depth", "posterior_depth", "latent"):
+        _require(getattr(p, key) >= 1, f"config.policy.{key}", getattr(p, key), "at least 1")
+    _require(0 <= p.dropout < 1, "config.policy.dropout", p.dropout, "in [0, 1)")
+    _require(p.kl_weight >= 0, "config.policy.kl_weight", p.kl_weight, "0 or more")
 
 
 def _require(holds: bool, path: str, value: Any, allowed: str) -> None:

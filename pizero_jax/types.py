@@ -49,10 +49,10 @@ class Policy(NamedTuple):
       the same names, whose quotients add up. Weights follow from the batch alone, not from the parameters. `key` is one
       key, or one for each row (`row_keys`): with these a row's draws do not depend on the rows beside it.
     act(params, key, observation, *, noise=None, num_steps=...) -> normalised actions [B, C, A]; policies over tokens
-      return token ids [B, T], which `data.transforms.Processor` turns into actions.
+      return token ids [B, T], which `data.transforms.Processor` turns into actions. `num_steps` is of flow policies.
     prefix(params, observation) -> cache and velocity(params, cache, x_t, t) -> v_t: flow policies only.
     attention(params, cache, x_t, t) -> [L, B, N, C, S], shares of what is seen that sum to 1 over S, for looking at:
-      flow policies only. S counts the prefix's tokens (cameras in the config's order, prompt), then the suffix's.
+      flows with an expert. S counts the prefix's tokens (cameras in the config's order, prompt), then the suffix's.
     logits(params, batch) -> [B, T, V], of each action token: policies over tokens only.
     """
 

@@ -14,8 +14,11 @@ from configs import base
 from pizero_jax import config as configs
 from pizero_jax import policies
 from pizero_jax.config import (
+    ActConfig,
+    AnyPolicyConfig,
     AttentionConfig,
     BackboneConfig,
+    DiffusionPolicyConfig,
     ExpertConfig,
     InsulatedConfig,
     LanguageConfig,
@@ -24,6 +27,9 @@ from pizero_jax.config import (
     Pi0FastConfig,
     Pi05Config,
     PolicyConfig,
+    RegressionConfig,
+    ResNetConfig,
+    UnetConfig,
     VisionConfig,
 )
 from pizero_jax.types import Batch, Observation
@@ -68,12 +74,37 @@ def browser(tmp_path_factory):
 def variants(tiny) -> dict[str, PolicyConfig]:
     """Every policy by name, in the sizes of `tiny`, with six action tokens where it writes some."""
     common = {field.name: getattr(tiny, field.name) for field in dataclasses.fields(BackboneConfig)}
+    wordless = {field.name: getattr(tiny, field.name) for field in dataclasses.fields(AnyPolicyConfig)}
+    wordless |= {"resnet": ResNetConfig(widths=(16,), depth=1)}
     flow = common | {"expert": tiny.expert, "solver": tiny.solver, "num_steps": tiny.num_steps}
     return {
         "pi0": tiny,
         "pi05": Pi05Config(**flow, name="pi05"),
         "pi05_insulated": InsulatedConfig(**flow, name="pi05_insulated", token_length=6),
         "pi0_fast": Pi0FastConfig(**common, name="pi0_fast", token_length=6, openpi_positions=False),
+        "regression": RegressionConfig(**common, name="regression", expert=tiny.expert),
+        "diffusion_policy": DiffusionPolicyConfig(
+            **wordless,
+            name="diffusion_policy",
+            keypoints=4,
+            unet=UnetConfig(widths=(8,), kernel=3, groups=4, time=8),
+            solver="euler",
+            num_steps=10,
+            clip=0.0,
+        ),
+        "act": ActConfig(
+            **wordless,
+            name="act",
+            width=16,
+            mlp=24,
+            heads=2,
+            encoder_depth=2,
+            decoder_depth=1,
+            posterior_depth=2,
+            latent=3,
+            dropout=0.0,
+            kl_weight=10.0,
+        ),
     }
 
 
@@ -111,19 +142,20 @@ def make_batch():
     return random_batch
 
 
-def random_batch(config: Pi0Config, B: int, seed: int = 0) -> Batch:
+def random_batch(config: PolicyConfig, B: int, seed: int = 0) -> Batch:
     rng = np.random.default_rng(seed)
     h = config.image_size
     rows = np.arange(B)
     masks = {name: np.ones(B, bool) for name in config.cameras}
     masks[config.cameras[-1]] = rows % 3 != 2
+    words = config.language.vocabulary if config.prompt_length else 1
     prompt_mask = np.ones((B, config.prompt_length), bool)
     prompt_mask[1::3, config.prompt_length // 2 :] = False
     observation = Observation(
         images={name: rng.uniform(-1, 1, (B, h, h, 3)).astype(np.float32) for name in config.cameras},
         image_masks=masks,
         state=rng.standard_normal((B, config.state_dim)).astype(np.float32),
-        prompt=rng.integers(0, config.language.vocabulary, (B, config.prompt_length)).astype(np.int32),
+        prompt=rng.integers(0, words, (B, config.prompt_length)).astype(np.int32),
         prompt_mask=prompt_mask,
     )
     actions = rng.standard_normal((B, config.chunk, config.action_dim)).astype(np.float32)

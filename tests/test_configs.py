@@ -1,6 +1,7 @@
 """Every file in configs/, and the published recipes against what openpi's training configurations say."""
 
 import importlib
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from pizero_jax.config import CollectConfig, TrainConfig, build
+from pizero_jax.errors import InputError
 from pizero_jax.train import optimizer
 
 NAMES = sorted(path.stem for path in Path(__file__).parents[1].joinpath("configs").glob("*.py"))
@@ -104,6 +106,40 @@ def test_a_recipe_reads_the_fields_of_its_data(name):
     assert c.instruction == "language_instruction"
     assert c.embodiment == ("droid_joint_position" if dataset == "droid" else "")
     assert c.tokenizer != "bytes"  # the weights know PaliGemma's
+
+
+IMPOSSIBLE = [
+    ("diffusion_policy", "policy.chunk", 18, "config.policy.chunk = 18 should be a multiple of 4"),
+    ("diffusion_policy", "policy.unet.widths", (64, 100), "multiples of config.policy.unet.groups = 8"),
+    ("diffusion_policy", "policy.unet.kernel", 4, "odd"),
+    ("diffusion_policy", "policy.unet.time", 31, "even"),
+    ("diffusion_policy", "policy.resnet.widths", (64, 72), "multiples of 16"),
+    ("diffusion_policy", "policy.image_size", 16, "at least 32"),
+    ("diffusion_policy", "policy.num_steps", 0, "config.policy.num_steps = 0 should be at least 1"),
+    ("diffusion_policy", "policy.clip", -1.0, "0, for no limit"),
+    ("act", "policy.heads", 7, "a divisor of config.policy.width = 512"),
+    ("act", "policy.width", 504 + 2, "config.policy.heads"),
+    ("act", "policy.dropout", 1.0, "in [0, 1)"),
+    ("act", "policy.decoder_depth", 0, "config.policy.decoder_depth = 0 should be at least 1"),
+    ("act", "policy.latent", 0, "config.policy.latent = 0 should be at least 1"),
+    ("act", "loss.openpi_padding", True, "False for 'act'"),
+    ("act", "data.action_tokens.kind", "bins", "'none' for 'act'"),
+    ("act", "data.history", 2, "1 for 'act', which sees one moment"),
+    ("regression", "loss.openpi_padding", True, "False for 'regression'"),
+    ("regression", "policy.vision.heads", 5, "a divisor of the width, 1152"),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "value", "message"), IMPOSSIBLE)
+def test_what_is_impossible_is_said(name, key, value, message):
+    c = importlib.import_module(f"configs.{name}").get_config()
+    *groups, last = key.split(".")
+    inner = c
+    for group in groups:
+        inner = inner[group]
+    inner[last] = value
+    with pytest.raises(InputError, match=re.escape(message)):
+        build(TrainConfig, c)
 
 
 def test_only_the_adapters_and_what_is_not_gemma_learn_in_low_memory():

@@ -236,7 +236,9 @@ def _curves(source: Source, kind: str, recorded: np.ndarray, normalised: np.ndar
 
 
 def _count(source: Source, instruction: str, state: Float[np.ndarray, "P"]) -> int:
-    """Tokens of a prompt, however many the policy reads."""
+    """Tokens of a prompt, however many the policy reads; none for policies without words."""
+    if not source.processor.policy.prompt_length:
+        return 0
     config, tokenizer = source.config, source.processor.tokenizer
     form = tokenizers.PROMPTS[config.prompt]
     bins = ()

@@ -138,7 +138,7 @@ class Processor:
         self.policy, self.data = policy, data
         self.cameras = tuple(camera for camera in policy.cameras if camera in (cameras or data.cameras))
         self.tokenizer = tokenizers.make(data.tokenizer)
-        if self.tokenizer.vocabulary > policy.language.vocabulary:
+        if policy.prompt_length and self.tokenizer.vocabulary > policy.language.vocabulary:
             raise InputError(
                 f"config.policy.language.vocabulary = {policy.language.vocabulary} is less than the "
                 f"{self.tokenizer.vocabulary} tokens of config.data.tokenizer = {data.tokenizer!r}"
@@ -224,9 +224,11 @@ class Processor:
         )
 
     def prompt_tokens(self, state: Float[np.ndarray, "*history P"], instruction: str) -> int:
-        """How many tokens the prompt takes with this raw state; `observation` cuts those that are too many."""
-        bins = self._bins(self._state.normalize(state))
-        return len(tokenizers.prompt(self.tokenizer, self._form, instruction, bins))
+        """How many tokens the prompt takes with this raw state; `observation` cuts those that are too many.
+
+        None for policies without words.
+        """
+        return len(self._ids(instruction, self._bins(self._state.normalize(state))))
 
     def _bins(self, state: Float[np.ndarray, "*history P"]) -> tuple[int, ...]:
         """Those of the last moment of a normalised state, if the prompt has it."""
@@ -292,8 +294,12 @@ class Processor:
         return _pad(np.stack(chunks), self.policy.action_dim), np.array(ok)
 
     def _tokenised(self, instruction: str, bins: tuple[int, ...]) -> Padded:
-        ids = tokenizers.prompt(self.tokenizer, self._form, instruction, bins)
-        return self._fitted(ids, "prompt_length", f"prompt {instruction!r}")
+        return self._fitted(self._ids(instruction, bins), "prompt_length", f"prompt {instruction!r}")
+
+    def _ids(self, instruction: str, bins: tuple[int, ...]) -> list[int]:
+        if not self.policy.prompt_length:
+            return []
+        return tokenizers.prompt(self.tokenizer, self._form, instruction, bins)
 
     def _fitted(self, ids: list[int], key: str, what: str) -> Padded:
         """`ids` cut or padded to the policy's `key`, and their mask; the first cut of `what` is logged."""

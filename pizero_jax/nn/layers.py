@@ -1,11 +1,11 @@
-"""Small layers that every network uses: weights with their sharding, linear maps, norms, the time embedding."""
+"""Small layers that every network uses: weights with their sharding, linear maps, convolutions, norms, embeddings."""
 
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from pizero_jax.config import LoraConfig, LoraRule
 from pizero_jax.nn import lora as low_rank
@@ -83,6 +83,54 @@ class Linear(nn.Module):
 def dense(width: int, features: int, axes: Sequence[str | None], dtype: str, lora: LoraConfig, **more) -> Linear:
     """Linear layer with bias, [..., width] to [..., features]; `axes` are the logical axes of its kernel."""
     return Linear("...D,DF->...F", (width, features), axes, dtype, lora, bias=True, **more)
+
+
+def convolution(
+    features: int, size: int, dtype: str, *, stride: int = 1, bias: bool = True, name: str | None = None
+) -> nn.Conv:
+    """Over both axes of pictures; an odd size at stride 1 keeps their sides."""
+    return nn.Conv(
+        features,
+        kernel_size=(size, size),
+        strides=stride,
+        padding=size // 2,
+        use_bias=bias,
+        dtype=dtype,
+        kernel_init=nn.with_logical_partitioning(fan_in((0, 1, 2), 3), (None, None, "embed", "mlp")),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None,)),
+        name=name,
+    )
+
+
+def group_norm(groups: int, dtype: str, name: str | None = None) -> nn.GroupNorm:
+    """GroupNorm (arXiv 1803.08494) over the positions of a row; Linen computes its statistics in float32."""
+    return nn.GroupNorm(
+        groups,
+        epsilon=1e-5,
+        dtype=dtype,
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones, (None,)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None,)),
+        name=name,
+    )
+
+
+def dropout(x: Float[Array, "B ..."], keys: Key[Array, "B"] | None, rate: float) -> Float[Array, "B ..."]:
+    """x with a share `rate` of its numbers zeroed and the rest made larger, each row by its own key; x without keys."""
+    if keys is None or rate == 0:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+class Positions(nn.Module):
+    """Learned embeddings of `count` places."""
+
+    count: int
+    width: int
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "count width"]:
+        return weight(self, "positions", (self.count, self.width), (None, "embed"), nn.initializers.normal(1.0))
 
 
 def layer_norm(dtype: str, name: str | None = None) -> nn.LayerNorm:

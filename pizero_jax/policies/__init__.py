@@ -1,7 +1,7 @@
 """One file per published policy, one table from name to code."""
 
 from pizero_jax.config import LossConfig, PolicyConfig
-from pizero_jax.policies import pi0, pi0_fast, pi05, pi05_insulated
+from pizero_jax.policies import act, diffusion_policy, pi0, pi0_fast, pi05, pi05_insulated, regression
 from pizero_jax.types import Policy
 
 POLICIES = {
@@ -9,6 +9,9 @@ POLICIES = {
     "pi05": pi05.make,
     "pi05_insulated": pi05_insulated.make,
     "pi0_fast": pi0_fast.make,
+    "regression": regression.make,
+    "diffusion_policy": diffusion_policy.make,
+    "act": act.make,
 }
 
 

@@ -6,6 +6,7 @@ reads the prefix once; its keys and values, layer by layer, are all that the exp
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from pizero_jax.config import BackboneConfig, FlowConfig, LossConfig
+from pizero_jax.config import FlowConfig, LossConfig, PolicyConfig
 from pizero_jax.flow import predictions, solvers
 from pizero_jax.flow.paths import PATHS
 from pizero_jax.flow.times import TIMES
@@ -107,7 +108,7 @@ def suffix_layout(
     return jnp.concatenate([of_prefix, among_suffix], axis=2), prefix.end[:, None] + offset
 
 
-def example(config: BackboneConfig) -> Observation:
+def example(config: PolicyConfig) -> Observation:
     """An observation of one row of zeros, for shapes."""
     B, h = 1, config.image_size
     return Observation(
@@ -119,8 +120,13 @@ def example(config: BackboneConfig) -> Observation:
     )
 
 
-def make(network: FlowNetwork, loss_config: LossConfig) -> Policy:
-    """A network as pure functions."""
+def make(network: nn.Module, loss_config: LossConfig, *, clip: float | None = None) -> Policy:
+    """A network as pure functions.
+
+    Args:
+      network: a `FlowNetwork`, or what has its `config`, its `read` of an observation and its `velocities` of that.
+      clip: bound of the data that a prediction is taken to mean, when acting (`predictions.denoiser`).
+    """
     config = network.config
     C, A = config.chunk, config.action_dim
     path, kind = PATHS[loss_config.path], loss_config.prediction
@@ -129,27 +135,27 @@ def make(network: FlowNetwork, loss_config: LossConfig) -> Policy:
     def init(key):
         return network.init(key, example(config), jnp.zeros((1, 1, C, A)), jnp.zeros((1, 1)))["params"]
 
-    def prefix(params, observation: Observation) -> Cache:
+    def prefix(params, observation: Observation):
         return network.apply({"params": params}, observation, method="read")
 
-    def predict(params, cache: Cache, x_t, t):
+    def predict(params, cache, x_t, t):
         """What the expert says [B, C, A] of x_t [B, C, A] at times t [B, #C, 1], of its kind and on its path."""
         return network.apply({"params": params}, cache, x_t[:, None], t[:, None, :, 0], method="velocities")[:, 0]
 
-    def denoise(params, cache: Cache):
-        return predictions.denoiser(lambda x_t, t: predict(params, cache, x_t, of_steps(t, x_t)), kind, path)
+    def denoise(params, cache):
+        return predictions.denoiser(lambda x_t, t: predict(params, cache, x_t, of_steps(t, x_t)), kind, path, clip)
 
-    def velocity(params, cache: Cache, x_t, t):
+    def velocity(params, cache, x_t, t):
         """v_t [B, C, A] of the straight path at x_t [B, C, A], whatever the expert's is.
 
         The time t is a scalar, one for each row [B], or for each step of the chunk [B, C].
         """
         t = of_steps(t, x_t)
-        if loss_config.path == "straight" and kind == "u":
+        if loss_config.path == "straight" and kind == "u" and clip is None:
             return predict(params, cache, x_t, t)
         return solvers.straightened(denoise(params, cache), path)(x_t, t)
 
-    def attention(params, cache: Cache, x_t, t):
+    def attention(params, cache, x_t, t):
         """Shares [L, B, N, C, S] in which the chunk's tokens attend to the prefix, the lead and themselves."""
         t = of_steps(t, x_t)[:, None, :, 0]
         _, sown = network.apply(
@@ -192,7 +198,7 @@ def of_steps(t: Float[Array, ""] | Float[Array, "B"] | Float[Array, "B C"], x_t:
     return jnp.broadcast_to(t, x_t.shape[:1])[:, None, None]
 
 
-def velocities_of(network: FlowNetwork, params, cache: Cache) -> Callable:
+def velocities_of(network: nn.Module, params, cache: Any) -> Callable:
     """The function (x_t [B, M, C, A], t [B, M] or [B, M, #C], steps [B, C]) -> v_t [B, M, C, A] for what was read."""
     return lambda x_t, t, steps: network.apply({"params": params}, cache, x_t, t, steps, method="velocities")
 

@@ -1,6 +1,18 @@
 """How many floating-point operations a policy needs, from its config."""
 
-from pizero_jax.config import FlowConfig, InsulatedConfig, Pi0Config, Pi0FastConfig, PolicyConfig, VisionConfig
+from pizero_jax.config import (
+    ActConfig,
+    BackboneConfig,
+    DiffusionPolicyConfig,
+    FlowConfig,
+    InsulatedConfig,
+    Pi0Config,
+    Pi0FastConfig,
+    PolicyConfig,
+    RegressionConfig,
+    ResNetConfig,
+    VisionConfig,
+)
 
 # Dense bfloat16 FLOP/s per chip from the vendors' data sheets, by the beginning of JAX's device kind.
 PEAK_FLOPS = {
@@ -34,8 +46,13 @@ def forward_flops(config: PolicyConfig, samples_per_observation: int = 1) -> flo
         tokens    T (2 D N H + 2 D K H + 3 D F) L + 2 T (S + T) N H L, T of them after the prompt, and (T + 1) D V
         expert    the same without D V; T = 1 + M C tokens: pi0's state and M chunks
 
-    Multiply-adds; letters as elsewhere, each expert with its own D and F.
+    Multiply-adds; letters as elsewhere, each expert with its own D and F. Policies without a backbone: `_unet`, `_act`.
     """
+    match config:
+        case DiffusionPolicyConfig():
+            return 2.0 * (_keypoints(config) + samples_per_observation * _unet(config))
+        case ActConfig():
+            return 2.0 * (_act(config) + _posterior(config))
     S = _prefix(config)
     writes = isinstance(config, InsulatedConfig | Pi0FastConfig)
     total = _pictures(config) + _language(config, S, whole=writes)
@@ -43,29 +60,50 @@ def forward_flops(config: PolicyConfig, samples_per_observation: int = 1) -> flo
         total += _tokens(config, S, config.token_length - 1)
     if isinstance(config, FlowConfig):
         total += _expert(config, S, samples_per_observation)
+    if isinstance(config, RegressionConfig):
+        total += _regression(config, S)
     return 2.0 * total
 
 
 def act_flops(config: PolicyConfig) -> float:
-    """FLOPs of one chunk of actions: the prefix once, then each solver step, or each of `token_length` tokens."""
+    """FLOPs of one chunk of actions: what is read once, then each solver step, or each of `token_length` tokens."""
+    match config:
+        case DiffusionPolicyConfig():
+            return 2.0 * (_keypoints(config) + config.calls * _unet(config))
+        case ActConfig():
+            return 2.0 * _act(config)
     S = _prefix(config)
-    if isinstance(config, FlowConfig):
-        return 2.0 * (_pictures(config) + _language(config, S, whole=False) + config.calls * _expert(config, S, 1))
+    match config:
+        case FlowConfig():
+            return 2.0 * (_pictures(config) + _language(config, S, whole=False) + config.calls * _expert(config, S, 1))
+        case RegressionConfig():
+            return forward_flops(config)
     return 2.0 * (_pictures(config) + _language(config, S, whole=True) + _tokens(config, S, config.token_length))
 
 
 def tokens_per_row(config: PolicyConfig, samples_per_observation: int = 1) -> int:
-    """Tokens of one row's loss: pictures and prompt, action tokens, and the expert's for every sample."""
+    """Tokens of one row's loss: pictures and prompt, action tokens, and the expert's for every sample.
+
+    Of policies without a backbone: the steps of all chunks, and what ACT's encoders see.
+    """
+    C, chunks = config.chunk, samples_per_observation * config.chunk
+    match config:
+        case DiffusionPolicyConfig():
+            return chunks
+        case ActConfig():
+            return _seen(config) + C + (2 + C)
+        case RegressionConfig():
+            return _prefix(config) + 1 + C
     written = config.token_length if isinstance(config, InsulatedConfig | Pi0FastConfig) else 0
-    suffix = isinstance(config, Pi0Config) + samples_per_observation * config.chunk
+    suffix = isinstance(config, Pi0Config) + chunks
     return _prefix(config) + written + (suffix if isinstance(config, FlowConfig) else 0)
 
 
-def _prefix(config: PolicyConfig) -> int:
+def _prefix(config: BackboneConfig) -> int:
     return len(config.cameras) * (config.image_size // config.vision.patch) ** 2 + config.prompt_length
 
 
-def _pictures(config: PolicyConfig) -> int:
+def _pictures(config: BackboneConfig) -> int:
     return len(config.cameras) * _vision(config.vision, config.image_size, config.language.width)
 
 
@@ -84,14 +122,14 @@ def _conv_stem(c: VisionConfig, side: int) -> int:
     return first + sum((side // 4 >> i) ** 2 * 9 * widths[i - 1] * widths[i] for i in range(1, halvings + 1))
 
 
-def _language(config: PolicyConfig, S: int, whole: bool) -> int:
+def _language(config: BackboneConfig, S: int, whole: bool) -> int:
     a, D, F = config.attention, config.language.width, config.language.mlp
     heads = a.heads * a.head_dim
     layer = S * (2 * D * heads + 3 * D * F) + 2 * S * S * heads
     return (a.depth - (not whole)) * layer + a.depth * S * 2 * D * a.kv_heads * a.head_dim
 
 
-def _tokens(config: PolicyConfig, S: int, T: int) -> int:
+def _tokens(config: BackboneConfig, S: int, T: int) -> int:
     D = config.language.width
     return _later(config, D, config.language.mlp, S, T) + (T + 1) * D * config.language.vocabulary
 
@@ -105,8 +143,83 @@ def _expert(config: FlowConfig, S: int, M: int) -> int:
     return _later(config, D, config.expert.mlp, S, lead + steps) + around + steps * 2 * A * D
 
 
-def _later(config: PolicyConfig, D: int, F: int, S: int, T: int) -> int:
+def _regression(config: RegressionConfig, S: int) -> int:
+    D, C = config.expert.width, config.chunk
+    return _later(config, D, config.expert.mlp, S, 1 + C) + config.state_dim * D + C * D * config.action_dim
+
+
+def _later(config: BackboneConfig, D: int, F: int, S: int, T: int) -> int:
     """T tokens of width D behind S others."""
     a = config.attention
     heads = a.heads * a.head_dim
     return a.depth * (T * (2 * D * heads + 2 * D * a.kv_heads * a.head_dim + 3 * D * F) + 2 * T * (S + T) * heads)
+
+
+def _resnet(c: ResNetConfig, side: int) -> tuple[int, int]:
+    """Of one picture, and the side of what is left of it."""
+    side, before = -(-side // 2), c.widths[0]
+    total = side**2 * 7 * 7 * 3 * before
+    side = -(-side // 2)
+    for i, width in enumerate(c.widths):
+        for j in range(c.depth):
+            halved = i > 0 and j == 0
+            side = -(-side // 2) if halved else side
+            total += side**2 * (9 * before * width + 9 * width**2 + before * width * (halved or before != width))
+            before = width
+    return total, side
+
+
+def _keypoints(config: DiffusionPolicyConfig) -> int:
+    """The features, their keypoints, their places, and the last linear map, of all cameras."""
+    resnet, side = _resnet(config.resnet, config.image_size)
+    K = config.keypoints
+    return len(config.cameras) * (resnet + side**2 * K * (config.resnet.widths[-1] + 2) + (2 * K) ** 2)
+
+
+def _unet(config: DiffusionPolicyConfig) -> int:
+    """Of one chunk at one time: two blocks at each width down, in the middle and up, of two convolutions each."""
+    c, widths, T = config.unet, config.unet.widths, config.chunk
+    condition = c.time + len(config.cameras) * 2 * config.keypoints + config.state_dim
+
+    def blocks(before: int, width: int, T: int) -> int:
+        convolutions = T * (c.kernel * (before * width + 3 * width**2) + before * width * (before != width))
+        return convolutions + 2 * condition * 2 * width
+
+    total, before = 8 * c.time**2, config.action_dim
+    for i, width in enumerate(widths):
+        if i:
+            T //= 2
+            total += T * 3 * before**2
+        total += blocks(before, width, T)
+        before = width
+    total += blocks(before, before, T)
+    for width in reversed(widths[:-1]):
+        total += blocks(2 * before, width, T) + T * 4 * width**2
+        T, before = 2 * T, width
+    return total + T * (c.kernel * before**2 + before * config.action_dim)
+
+
+def _seen(config: ActConfig) -> int:
+    """Tokens of ACT's encoder: z, the state, and the positions of all cameras."""
+    return 2 + len(config.cameras) * _resnet(config.resnet, config.image_size)[1] ** 2
+
+
+def _act(config: ActConfig) -> int:
+    """ACT without its posterior: features, the encoder over S tokens, the decoder's C."""
+    S, C, D, F = _seen(config), config.chunk, config.width, config.mlp
+    features = len(config.cameras) * _resnet(config.resnet, config.image_size)[0]
+    into = (S - 2) * config.resnet.widths[-1] * D + (config.latent + config.state_dim) * D
+    own, seen = 4 * C * D**2 + 2 * C**2 * D, 2 * (C + S) * D**2 + 2 * C * S * D
+    decoder = config.decoder_depth * (own + seen + 2 * C * D * F)
+    return features + into + _encoder(config, S, config.encoder_depth) + decoder + C * D * config.action_dim
+
+
+def _posterior(config: ActConfig) -> int:
+    C, D = config.chunk, config.width
+    into = (config.state_dim + C * config.action_dim) * D
+    return into + _encoder(config, 2 + C, config.posterior_depth) + D * 2 * config.latent
+
+
+def _encoder(config: ActConfig, S: int, depth: int) -> int:
+    D, F = config.width, config.mlp
+    return depth * (4 * S * D**2 + 2 * S**2 * D + 2 * S * D * F)

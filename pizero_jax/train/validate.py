@@ -45,9 +45,9 @@ def compile_validation(
         named, named_weights = by_name(values), by_name(weights)
         result = {f"loss_{name}" if name else "loss": (x.sum(), named_weights[name].sum()) for name, x in named.items()}
         look = None
-        if policy.velocity or decode:
+        if not policy.logits or decode:
             actions = policy.act(params, act_key, batch.observation)
-            if not policy.velocity:
+            if policy.logits:
                 actions, well_formed = written(actions, batch)
                 rows = jnp.any(batch.action_mask, axis=1)
                 result["malformed"] = jnp.sum(~well_formed & rows), rows.sum()

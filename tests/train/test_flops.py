@@ -9,7 +9,7 @@ from flax import linen as nn
 from configs import pi0, pi0_metaworld
 from pizero_jax import config as configs
 from pizero_jax import policies
-from pizero_jax.config import LossConfig, VisionConfig
+from pizero_jax.config import LossConfig, ResNetConfig, VisionConfig
 from pizero_jax.nn.paligemma import BLOCK
 from pizero_jax.train.flops import act_flops, forward_flops
 
@@ -25,13 +25,14 @@ def counted(jaxpr, times=1.0) -> float:
     """
     total = 0.0
     for equation in jaxpr.eqns:
-        out = math.prod(equation.outvars[0].aval.shape)
+        out = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
         parameters = equation.params
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = parameters["dimension_numbers"]
             total += 2 * times * out * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
         elif equation.primitive.name == "conv_general_dilated":
             kernel = equation.invars[1].aval.shape
+            assert parameters["lhs_dilation"] == (1,) * (len(kernel) - 2)  # zeros between would count
             total += 2 * times * out * math.prod(kernel[i] for i in parameters["dimension_numbers"].rhs_spec[1:])
         elif equation.primitive.name == "scan":
             total += counted(parameters["jaxpr"].jaxpr, times * parameters["length"])
@@ -79,6 +80,25 @@ def test_the_formula_counts_what_the_losses_of_the_other_policies_compute(varian
     batch = jax.tree.map(jnp.asarray, make_batch(config, 1))
     traced = jax.make_jaxpr(lambda params: policy.loss(params, jax.random.key(0), batch)[0])(params)
     assert counted(traced.jaxpr) == pytest.approx(forward_flops(config, 2), rel=1e-9)
+
+
+def test_the_formula_counts_what_policies_without_flow_or_backbone_compute(variants, make_batch):
+    """Losses, of two samples where there are any, and acting."""
+    attention = dataclasses.replace(variants["regression"].attention, depth=LANGUAGE_DEPTH)
+    resnet, unet = ResNetConfig(widths=(16, 32), depth=2), variants["diffusion_policy"].unet
+    unet = dataclasses.replace(unet, widths=(8, 16, 24))
+    for config in (
+        dataclasses.replace(variants["regression"], attention=attention),
+        dataclasses.replace(variants["act"], resnet=resnet, image_size=40),
+        dataclasses.replace(variants["diffusion_policy"], resnet=resnet, image_size=40, unet=unet, chunk=8),
+    ):
+        policy = policies.make(config, LossConfig(samples_per_observation=2, openpi_padding=False, flow_weight=1.0))
+        params = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
+        batch = jax.tree.map(jnp.asarray, make_batch(config, 1))
+        loss = jax.make_jaxpr(lambda params, policy=policy, batch=batch: policy.loss(params, jax.random.key(0), batch))
+        assert counted(loss(params).jaxpr) == pytest.approx(forward_flops(config, 2), rel=1e-9), config.name
+        act = jax.make_jaxpr(policy.act)(params, jax.random.key(0), batch.observation)
+        assert counted(act.jaxpr) == pytest.approx(act_flops(config), rel=1e-9), config.name
 
 
 def test_acting_costs_the_prefix_once_and_the_expert_in_every_step():
