@@ -18,19 +18,39 @@ SMALL = [
 ]
 
 
+NIGHTLY = (
+    pytest.mark.nightly,
+    pytest.mark.skipif(not os.environ.get("PIZERO_NIGHTLY"), reason="PIZERO_NIGHTLY=1 asks for it"),
+)
+
+
+def nightly(test):
+    for mark in NIGHTLY:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(scope="module")
+def refused(forked):
+    lines = {
+        "unknown": [*SMALL, "--target=h100x7"],
+        "mesh": [*SMALL, "--target=h100x8", "--estimate", "--config.mesh.fsdp=3"],
+        "torus": [*SMALL, "--target=v6e-64", "--estimate", "--config.mesh.fsdp=16"],
+    }
+    return dict(zip(lines, forked("launch.plan", list(lines.values())), strict=True))
+
+
 @pytest.fixture(scope="module")
 def planned(forked):
     lines = {
         "here": [*SMALL, "--config.mesh.data=2", "--config.mesh.fsdp=2", "--nosampler", "--json"],
-        "unknown": [*SMALL, "--target=h100x7"],
-        "mesh": [*SMALL, "--target=h100x8", "--estimate", "--config.mesh.fsdp=3"],
-        "torus": [*SMALL, "--target=v6e-64", "--estimate", "--config.mesh.fsdp=16"],
         "large": [*SMALL, "--target=h100x8", "--estimate", "--config.batch_size=1048576"],
         "search": [*SMALL, "--target=v6e-64", "--estimate", "--search", "--json"],
     }
     return dict(zip(lines, forked("launch.plan", list(lines.values()), devices=4), strict=True))
 
 
+@nightly
 def test_a_plan_for_what_is_here_compiles_and_its_arguments_are_the_sharded_state_and_batch(planned):
     report = json.loads(planned["here"].stdout)
     assert (report["how"], report["devices"], report["mesh"]) == ("compiled", 4, {"data": 2, "fsdp": 2, "tensor": 1})
@@ -42,22 +62,23 @@ def test_a_plan_for_what_is_here_compiles_and_its_arguments_are_the_sharded_stat
     assert planned["here"].returncode == 0
 
 
-def test_an_unknown_target_is_told_which_there_are(planned):
-    assert planned["unknown"].returncode == 2
-    assert all(name in planned["unknown"].stderr for name in ("--target=h100x7", *targets.TARGETS, "this"))
+def test_an_unknown_target_is_told_which_there_are(refused):
+    assert refused["unknown"].returncode == 2
+    assert all(name in refused["unknown"].stderr for name in ("--target=h100x7", *targets.TARGETS, "this"))
 
 
-def test_a_mesh_that_does_not_divide_the_target_names_the_key(planned):
-    assert planned["mesh"].returncode == 2
-    assert "config.mesh asks for data=-1 x fsdp=3 x tensor=1; 8 devices" in planned["mesh"].stderr
+def test_a_mesh_that_does_not_divide_the_target_names_the_key(refused):
+    assert refused["mesh"].returncode == 2
+    assert "config.mesh asks for data=-1 x fsdp=3 x tensor=1; 8 devices" in refused["mesh"].stderr
 
 
-def test_a_mesh_that_does_not_follow_the_torus_names_the_key(planned):
-    assert planned["torus"].returncode == 2
-    assert "config.mesh asks for data=4 x fsdp=16 x tensor=1" in planned["torus"].stderr
-    assert "torus of 8 x 8" in planned["torus"].stderr
+def test_a_mesh_that_does_not_follow_the_torus_names_the_key(refused):
+    assert refused["torus"].returncode == 2
+    assert "config.mesh asks for data=4 x fsdp=16 x tensor=1" in refused["torus"].stderr
+    assert "torus of 8 x 8" in refused["torus"].stderr
 
 
+@nightly
 def test_what_does_not_fit_is_told_what_to_turn_and_fails(planned):
     result = planned["large"]
     assert result.returncode == 3
@@ -67,6 +88,7 @@ def test_what_does_not_fit_is_told_what_to_turn_and_fails(planned):
     assert "Turn next: --config." in result.stdout
 
 
+@nightly
 def test_a_search_proposes_what_fits_the_fastest_first(planned):
     report = json.loads(planned["search"].stdout)
     assert planned["search"].returncode == 0
@@ -76,8 +98,7 @@ def test_a_search_proposes_what_fits_the_fastest_first(planned):
     assert all(proposal["peak"] < report["usable"] for proposal in report["proposals"])
 
 
-@pytest.mark.nightly
-@pytest.mark.skipif(not os.environ.get("PIZERO_NIGHTLY"), reason="PIZERO_NIGHTLY=1 asks for it")
+@nightly
 @pytest.mark.parametrize("name", targets.TARGETS)
 def test_every_target_compiles_without_having_it(name):
     target = targets.TARGETS[name]
