@@ -20,6 +20,7 @@ from absl import flags
 from ml_collections import config_flags
 
 import launch
+from benchmarks.running import children, logged
 from launch.supervise import newest_checkpoint
 from pizero_jax.processes import RESUME
 
@@ -77,17 +78,6 @@ def wait_for(run: subprocess.Popen, reached: Callable[[], bool]) -> None:
         if run.poll() is not None:
             sys.exit(f"error: training ended with status {run.returncode}")
         time.sleep(0.05)
-
-
-def logged(workdir: Path) -> int:
-    """The newest step in the metrics."""
-    lines = (workdir / "metrics.jsonl").read_text().split("\n")[:-1]
-    return json.loads(lines[-1])["step"] if lines else 0
-
-
-def children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
-    return sorted(map(int, found.split()))
 
 
 if __name__ == "__main__":

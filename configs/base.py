@@ -31,7 +31,8 @@ def get_config() -> ConfigDict:
     c.policy.attention = ConfigDict(dict(depth=18, heads=8, kv_heads=1, head_dim=256))  # shared by both experts
     c.policy.language = ConfigDict(dict(width=2048, mlp=16_384, vocabulary=257_152))
     c.policy.expert = ConfigDict(dict(width=1024, mlp=4096))
-    c.policy.num_steps = 10  # Euler steps when acting, unless the caller says otherwise
+    c.policy.solver = "euler"  # "midpoint", "heun" and "rk4" call the expert 2, 2 and 4 times a step; "ddim", "ddpm"
+    c.policy.num_steps = 10  # steps when acting, unless the caller says otherwise
     c.policy.lora = ConfigDict()
     c.policy.lora.rules = ()  # dict(modules=pattern, rank=16, alpha=16.0), ...: adapters; the first that fits holds
     c.policy.lora.openpi = False  # True as openpi trains them: both factors random, unscaled in the MLP, heads summed
@@ -40,6 +41,11 @@ def get_config() -> ConfigDict:
     c.loss.samples_per_observation = 1  # (noise, time) draws per prefix; the prefix is most of the cost
     c.loss.openpi_padding = False  # True counts padded steps and dimensions, as openpi does
     c.loss.flow_weight = 1.0  # of the flow beside the action tokens, where a policy learns both
+    # From actions to noise: "straight" as pi0; "trigonometric"; DDPM's "ddpm_linear" (1,000 steps) and "ddpm_cosine"
+    # (100 steps), and their continuous forms "vp_linear" and "vp_cosine".
+    c.loss.path = "straight"
+    c.loss.prediction = "u"  # what the expert says: velocity, "eps" (noise), "x0" (actions) or "v"
+    c.loss.time = "shifted_beta"  # where on the path it learns; "uniform", "logit_normal"
 
     c.init = ConfigDict()
     c.init.weights = ""  # workdir or checkpoint to start from; what is missing keeps its fresh value

@@ -10,7 +10,7 @@ def get_config():
     p.prompt_length = 90  # with the action tokens 250, openpi's length of both together
     p.token_length = 160
     p.openpi_positions = False  # True: absent cameras take positions in training, and acting skips one
-    del p.expert, p.num_steps  # the backbone writes the actions itself
+    del p.expert, p.solver, p.num_steps  # the backbone writes the actions itself
     c.data.prompt = "pi0_fast"
     c.data.normalization = "quantile"
     c.data.action_tokens.kind = "fast"

@@ -17,6 +17,6 @@ def get_config():
     c = with_tokens(pi05_metaworld.get_config())
     c.policy.name = "pi0_fast"
     c.policy.openpi_positions = False
-    del c.policy.expert, c.policy.num_steps
+    del c.policy.expert, c.policy.solver, c.policy.num_steps
     c.data.prompt = "pi0_fast"
     return c

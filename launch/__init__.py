@@ -54,7 +54,7 @@ def _parse(argv: list[str], config_needed: bool) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except (AttributeError, KeyError, TypeError, ValueError, flags.Error) as error:
-        raise InputError(_unknown_key(argv, file) or " ".join(str(error.args[0]).split())) from error
+        raise InputError(unknown_key(argv, file) or " ".join(str(error.args[0]).split())) from error
     from_checkpoint = "checkpoint" in flags.FLAGS and flags.FLAGS.checkpoint  # which carries its config
     if config_needed and "config" in flags.FLAGS and flags.FLAGS.config is None and not from_checkpoint:
         raise InputError("--config is missing; start from a file in configs/, for example --config=configs/base.py")
@@ -71,7 +71,7 @@ def _config_file(argv: list[str]) -> str | None:
     return None
 
 
-def _unknown_key(argv: list[str], file: str | None) -> str | None:
+def unknown_key(argv: list[str], file: str | None) -> str | None:
     """What is wrong with the first override whose key does not exist, and the nearest key that does."""
     if file is None or "config" not in flags.FLAGS:
         return None

@@ -1,15 +1,18 @@
 """Runs a checkpoint in closed loop in the simulator that its config names, sighted and blind.
 
     python -m launch.evaluate --checkpoint=runs/demo --episodes=50 [--json]
+    python -m launch.evaluate --server=ws://localhost:8000 --output=results
 
-Writes `evaluation.json`, `episodes.png`, `episodes.gif` and `success.png` into the workdir.
+Writes `evaluation.json`, `episodes.png`, `episodes.gif` and `success.png` into the workdir. Through a server the same
+seeds give the same episodes; its API key, if it wants one, comes from the environment variable PIZERO_API_KEY.
 """
 
 import dataclasses
 import json
+import math
+import os
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import flags
 from tqdm import tqdm
@@ -21,9 +24,12 @@ from pizero_jax.envs.rollout import Rollout, rollout
 from pizero_jax.errors import InputError
 from pizero_jax.provenance import versions
 from pizero_jax.report import animation, figures, intervals, tables
-from pizero_jax.serve.policy import TrainedPolicy, load
+from pizero_jax.serve import acting
+from pizero_jax.serve.acting import Acting
+from pizero_jax.serve.policy import load
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a training run.")
+SERVER = flags.DEFINE_string("server", None, "Address of launch.serve, instead of a checkpoint.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to take; the newest by default.")
 EPISODES = flags.DEFINE_integer("episodes", 50, "Start states per task, the same sighted and blind.", lower_bound=1)
 TASKS = flags.DEFINE_list("tasks", None, "Tasks; those of the checkpoint's config.env by default.")
@@ -34,49 +40,92 @@ EXECUTE = flags.DEFINE_integer(
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; the checkpoint's by default.")
 DATASET = flags.DEFINE_string("dataset", None, "Of a checkpoint of a mixture, the data set whose robot it is.")
+LATENCY = flags.DEFINE_float("latency_ms", 0.0, "Chunks arrive so late; the robot goes on meanwhile.", lower_bound=0.0)
+JITTER = flags.DEFINE_float("jitter_ms", 0.0, "So much later at most, at random for each chunk.", lower_bound=0.0)
+HZ = flags.DEFINE_float(
+    "hz", None, "Actions per second, which delays need; the data set's by default.", lower_bound=0.1
+)
 JSON = flags.DEFINE_bool("json", False, "Print the results as JSON.")
 
 PICTURED = 8  # episodes in the contact sheet and in the animation
 
 
 def main() -> None:
-    if not CHECKPOINT.value:
-        raise InputError("--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo")
-    trained = load(CHECKPOINT.value, step=STEP.value, dataset=DATASET.value)
-    env_config = trained.config.env
+    if SERVER.value is None:
+        if not CHECKPOINT.value:
+            raise InputError(
+                "--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo"
+            )
+        trained = load(CHECKPOINT.value, step=STEP.value, dataset=DATASET.value)
+        run(acting.of_checkpoint(trained, NUM_STEPS.value))
+        return
+    for flag in (CHECKPOINT, STEP, DATASET):
+        if flag.value is not None:
+            raise InputError(f"--{flag.name} is chosen where the server is started; leave it out beside --server")
+    if not OUTPUT.value:
+        raise InputError("--output is missing; name the folder of the results")
+    from pizero_jax.serve.client import Client, Refused  # of the extra `serve`
+
+    try:
+        with Client(SERVER.value, api_key=os.environ.get("PIZERO_API_KEY")) as client:
+            run(acting.of_server(client.infer, client.metadata, NUM_STEPS.value))
+    except (Refused, ConnectionError) as error:
+        raise InputError(f"--server={SERVER.value}: {error}") from error
+
+
+def run(policy: Acting) -> None:
+    env_config = policy.env
     if TASKS.value:
         env_config = dataclasses.replace(env_config, tasks=tuple(TASKS.value))
     if EXECUTE.value:
         env_config = dataclasses.replace(env_config, execute=EXECUTE.value)
-    check(trained, env_config)
+    check(policy, env_config)
     output = Path(OUTPUT.value or CHECKPOINT.value)
     output.mkdir(parents=True, exist_ok=True)
-    results = evaluate(trained, env_config, output)
+    results = evaluate(policy, env_config, output)
     print(json.dumps(results, indent=2) if JSON.value else table(results, output))
 
 
-def check(trained: TrainedPolicy, env: EnvConfig) -> None:
-    """Raises an InputError if this checkpoint cannot be run in its environment."""
+def check(policy: Acting, env: EnvConfig) -> None:
+    """Raises an InputError if this policy cannot be run in its environment."""
     if not env.name or not env.tasks:
         raise InputError(
             "the checkpoint's config.env names no simulator and task; see launch.check_policy for real data"
         )
-    if env.execute > trained.config.policy.chunk:
-        raise InputError(f"--execute={env.execute} is more than config.policy.chunk = {trained.config.policy.chunk}")
+    if env.execute > policy.chunk:
+        raise InputError(f"--execute={env.execute} is more than config.policy.chunk = {policy.chunk}")
+    rest = policy.chunk - env.execute
+    if late(policy) > rest:
+        raise InputError(
+            f"--latency_ms={LATENCY.value:g} --jitter_ms={JITTER.value:g}: up to {late(policy)} actions late; a chunk "
+            f"has {rest} to go on with, as --execute={env.execute} of config.policy.chunk = {policy.chunk}"
+        )
     envs.check_rendering(env)
 
 
-def evaluate(trained: TrainedPolicy, env_config: EnvConfig, output: Path) -> dict:
+def late(policy: Acting) -> int:
+    """The largest delay in actions; InputError if it is not known how long one takes."""
+    if not LATENCY.value and not JITTER.value:
+        return 0
+    hz = HZ.value or policy.hz
+    if not hz:
+        raise InputError("--hz is missing; --latency_ms and --jitter_ms need it, and the data set does not say it")
+    return math.ceil((LATENCY.value + JITTER.value) / 1e3 * hz)
+
+
+def evaluate(policy: Acting, env_config: EnvConfig, output: Path) -> dict:
     """Successes of each task, sighted and blind (pictures zeroed), on the same unseen start states."""
-    sighted = run_tasks(trained, env_config, "sighted")
+    sighted = run_tasks(policy, env_config, "sighted")
     # A checkpoint that was trained blind sees nothing either way.
-    blind = sighted if trained.config.data.blind else run_tasks(trained.blinded(), env_config, "blind")
+    blind = sighted if policy.blind else run_tasks(policy.blinded(), env_config, "blind")
     results = {
-        "checkpoint": {"step": trained.step, "trained_blind": trained.config.data.blind, "versions": trained.versions},
+        "checkpoint": {"step": policy.step, "trained_blind": policy.blind, "versions": policy.versions},
         "settings": {
             "episodes": EPISODES.value,
             "seed": SEED.value,
-            "num_steps": NUM_STEPS.value or getattr(trained.config.policy, "num_steps", None),
+            "num_steps": policy.num_steps,
+            "latency_ms": LATENCY.value,
+            "jitter_ms": JITTER.value,
             **dataclasses.asdict(env_config),
         },
         "versions": versions(),
@@ -88,7 +137,7 @@ def evaluate(trained: TrainedPolicy, env_config: EnvConfig, output: Path) -> dic
     return results
 
 
-def run_tasks(trained: TrainedPolicy, env_config: EnvConfig, label: str) -> dict[str, list[Rollout]]:
+def run_tasks(policy: Acting, env_config: EnvConfig, label: str) -> dict[str, list[Rollout]]:
     found = {}
     for task in env_config.tasks:
         env = envs.make(env_config, task)
@@ -96,22 +145,23 @@ def run_tasks(trained: TrainedPolicy, env_config: EnvConfig, label: str) -> dict
         found[task] = []
         for episode in bar:
             seed = SEED.value * 1_000_000 + episode
-            found[task].append(run_episode(trained, env, env_config, seed, record=episode < PICTURED))
+            found[task].append(run_episode(policy, env, env_config, seed, record=episode < PICTURED))
             bar.set_postfix_str(f"{sum(r.success for r in found[task])} succeeded")
         env.close()
     return found
 
 
-def run_episode(trained: TrainedPolicy, env, env_config: EnvConfig, seed: int, record: bool) -> Rollout:
-    looks = iter(range(env_config.max_steps))
+def run_episode(policy: Acting, env, env_config: EnvConfig, seed: int, record: bool) -> Rollout:
+    looks, random = iter(range(env_config.max_steps)), np.random.default_rng(seed)
 
     def act(observation, instruction):
-        key = jax.random.fold_in(jax.random.key(seed), next(looks))
-        observation = observation | {
-            "images": {c: observation["images"][f] for c, f in trained.config.data.cameras.items()}
-        }
-        return np.asarray(trained.infer(observation, instruction, key, num_steps=NUM_STEPS.value))
+        return policy.infer(observation, instruction, seed, next(looks))
 
+    def delay():
+        return math.ceil((LATENCY.value + JITTER.value * random.random()) / 1e3 * (HZ.value or policy.hz))
+
+    if late(policy):
+        act = acting.Delayed(act, env_config.execute, delay)
     return rollout(
         env, act, seed=seed, split="eval", max_steps=env_config.max_steps, execute=env_config.execute, record=record
     )

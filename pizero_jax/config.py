@@ -74,9 +74,14 @@ class LoraConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
+    """Of flows: along which `path` noise comes in, what the expert predicts, and at which times (`flow/`)."""
+
     samples_per_observation: int
     openpi_padding: bool
     flow_weight: float
+    path: Literal["straight", "trigonometric", "ddpm_linear", "ddpm_cosine", "vp_linear", "vp_cosine"] = "straight"
+    prediction: Literal["u", "eps", "x0", "v"] = "u"
+    time: Literal["shifted_beta", "uniform", "logit_normal"] = "shifted_beta"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +108,13 @@ class FlowConfig(BackboneConfig):
     """A backbone with an action expert."""
 
     expert: ExpertConfig
+    solver: Literal["euler", "midpoint", "heun", "rk4", "ddim", "ddpm"]
     num_steps: int
+
+    @property
+    def calls(self) -> int:
+        """Of the expert, for a chunk."""
+        return self.num_steps * {"midpoint": 2, "heun": 2, "rk4": 4}.get(self.solver, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -480,8 +491,6 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             raise InputError(f"{path} = {value!r} should be a group of keys")
         return build(hint if origin is None else _named(arguments, value, path), value, path)
     if origin is Literal:
-        if path == "config.policy.remat" and isinstance(value, bool):  # as earlier versions wrote it
-            return "full" if value else "none"
         if value not in arguments:
             raise InputError(f"{path} = {value!r}; allowed: {', '.join(map(repr, arguments))}")
         return value

@@ -21,7 +21,7 @@ ADDED: dict[str, Any] = {  # key -> the value that means what the code did befor
     "checkpoint.best": "",
     "checkpoint.best_mode": "min",
     "distributed": {"start_timeout": 600, "heartbeat": 30},
-    "compile_cache": "",
+    "compile_cache": "~/.cache/pizero_jax/compiled",  # there was none; it changes no result
     "accumulation": 1,
     "optimizer.rates": (),
     "optimizer.ema_dtype": "float32",
@@ -29,11 +29,16 @@ ADDED: dict[str, Any] = {  # key -> the value that means what the code did befor
     "profile": {"steps": ()},
     "wandb.group": "",
     "wandb.tags": (),
+    "loss.path": "straight",
+    "loss.prediction": "u",
+    "loss.time": "shifted_beta",
+    "policy.solver": "euler",
 }
+_BESIDE = {"policy.solver": "num_steps"}  # key -> another of its group, without which it does not belong there
 
 
 def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved config with the keys that it lacks; one that a user writes has to name them all."""
+    """A saved config with the keys that it lacks, and a name for what was once a bool; users have to write all."""
     config = dict(saved)
     for path, value in ADDED.items():
         *groups, key = path.split(".")
@@ -41,5 +46,8 @@ def completed(saved: Mapping[str, Any]) -> dict[str, Any]:
         for group in groups:
             inner[group] = dict(inner.get(group, {}))  # a copy: what was given stays as it is
             inner = inner[group]
-        inner.setdefault(key, value)
+        if _BESIDE.get(path, key) in {key, *inner}:
+            inner.setdefault(key, value)
+    if isinstance(remat := config.get("policy", {}).get("remat"), bool):
+        config["policy"] = config["policy"] | {"remat": "full" if remat else "none"}
     return config

@@ -51,6 +51,8 @@ class Policy(NamedTuple):
     act(params, key, observation, *, noise=None, num_steps=...) -> normalised actions [B, C, A]; policies over tokens
       return token ids [B, T], which `data.transforms.Processor` turns into actions.
     prefix(params, observation) -> cache and velocity(params, cache, x_t, t) -> v_t: flow policies only.
+    attention(params, cache, x_t, t) -> [L, B, N, C, S], shares of what is seen that sum to 1 over S, for looking at:
+      flow policies only. S counts the prefix's tokens (cameras in the config's order, prompt), then the suffix's.
     logits(params, batch) -> [B, T, V], of each action token: policies over tokens only.
     """
 
@@ -60,6 +62,7 @@ class Policy(NamedTuple):
     prefix: Callable[..., Any] | None = None
     velocity: Callable[..., Float[Array, "B C A"]] | None = None
     logits: Callable[..., Float[Array, "B T V"]] | None = None
+    attention: Callable[..., Float[Array, "L B N C S"]] | None = None
 
 
 def row_keys(key: Key[Array, ""] | Key[Array, "B"], rows: int) -> Key[Array, "B"]:

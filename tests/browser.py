@@ -60,13 +60,13 @@ class Browser:
         self._process.wait(SECONDS)
         os.close(self._in), os.close(self._out)
 
-    def open(self, file: Path, width: int, height: int = 800) -> None:
-        """Shows a file in a window of this width, until all is loaded."""
+    def open(self, page: Path | str, width: int, height: int = 800) -> None:
+        """Shows a file or an address in a window of this width, until all is loaded."""
         self.events.clear()
         self._width = width
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip
-        self.send("Page.navigate", url=file.absolute().as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self._receive()
 

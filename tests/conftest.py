@@ -68,7 +68,7 @@ def browser(tmp_path_factory):
 def variants(tiny) -> dict[str, PolicyConfig]:
     """Every policy by name, in the sizes of `tiny`, with six action tokens where it writes some."""
     common = {field.name: getattr(tiny, field.name) for field in dataclasses.fields(BackboneConfig)}
-    flow = common | {"expert": tiny.expert, "num_steps": tiny.num_steps}
+    flow = common | {"expert": tiny.expert, "solver": tiny.solver, "num_steps": tiny.num_steps}
     return {
         "pi0": tiny,
         "pi05": Pi05Config(**flow, name="pi05"),

@@ -28,26 +28,34 @@ MAY_IMPORT = {  # part of pizero_jax -> the other parts that it may import
     "train": BASE,  # it is handed a policy and an iterator
     "serve": BELOW_SERVING,
     "weights": BELOW_SERVING,
+    "analysis": BASE | {"flow"},
     "__init__": {"serve", "types"},  # re-exports
 }
 HOMES = {  # package that is slow, large or optional -> the only modules that import it, and those inside functions
     "tensorflow": ("pizero_jax.data.rlds_write", "pizero_jax.data.rlds_tf"),
     "wandb": ("pizero_jax.train.metrics",),
+    "diffrax": ("pizero_jax.flow.solvers",),
     "tensorboardX": ("pizero_jax.train.events",),
     "orbax": ("pizero_jax.train.checkpoint", "pizero_jax.weights"),
     "metaworld": ("pizero_jax.envs.metaworld",),
     "mujoco": ("pizero_jax.envs.metaworld",),
     "av": ("pizero_jax.data.video",),
+    "pandas": ("pizero_jax.report.runs",),
     "pyarrow": ("pizero_jax.data.lerobot_meta", "pizero_jax.data.lerobot_files", "pizero_jax.data.lerobot_write"),
 }
 LOADED_BY_NAME = {"pizero_jax.envs.metaworld"}  # `envs.make` imports it on demand: it need not be lazy itself
 OPTIONAL = {
     "av",
+    "diffrax",
     "gymnasium",
     "metaworld",
+    "msgpack",
     "mujoco",
+    "pandas",
+    "prometheus_client",
     "pyarrow",
     "tensorflow",
+    "websockets",
 }  # extras: a module that needs one may be unimportable
 
 MODULES = sorted(

@@ -21,7 +21,7 @@ def test_an_old_config_means_today_s_of_the_same_recipe():
 
 
 def test_only_saved_configs_may_lack_keys():
-    with pytest.raises(InputError, match="config.data lacks .*dropout"):
+    with pytest.raises(InputError, match="config lacks accumulation, .*"):
         build(TrainConfig, OLD)
 
 

@@ -204,9 +204,7 @@ class Processor:
         seen = set(images)
         if rng is not None and self._drops:
             seen, state, instruction = self._dropped(sorted(images), state, instruction, rng)
-        moment = state if state.ndim == 1 else state[-1]
-        bins = tokenizers.state_bins(moment, openpi=self.data.openpi_state_bins) if self._form.has_state else ()
-        prompt, prompt_mask = self._prompt(instruction, tuple(map(int, bins)))
+        prompt, prompt_mask = self._prompt(instruction, self._bins(state))
         pictures = out or {camera: np.empty(self.picture_shape, np.uint8) for camera in self.cameras}
         for camera in self.cameras:
             if camera in seen and not self.data.blind:
@@ -220,6 +218,18 @@ class Processor:
             prompt=prompt,
             prompt_mask=prompt_mask,
         )
+
+    def prompt_tokens(self, state: Float[np.ndarray, "*history P"], instruction: str) -> int:
+        """How many tokens the prompt takes with this raw state; `observation` cuts those that are too many."""
+        bins = self._bins(self._state.normalize(state))
+        return len(tokenizers.prompt(self.tokenizer, self._form, instruction, bins))
+
+    def _bins(self, state: Float[np.ndarray, "*history P"]) -> tuple[int, ...]:
+        """Those of the last moment of a normalised state, if the prompt has it."""
+        if not self._form.has_state:
+            return ()
+        moment = state if state.ndim == 1 else state[-1]
+        return tuple(map(int, tokenizers.state_bins(moment, openpi=self.data.openpi_state_bins)))
 
     def _dropped(
         self, cameras: list[str], state: np.ndarray, instruction: str, rng: np.random.Generator

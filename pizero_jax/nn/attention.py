@@ -27,3 +27,17 @@ def attend(
     """Values averaged over the visible keys; logits and softmax in float32. N is a multiple of K (grouped queries)."""
     mask = None if visible is None else visible[:, None]
     return jax.nn.dot_product_attention(q, k, v, mask=mask)
+
+
+def attention_weights(
+    q: Float[Array, "B T N H"], k: Float[Array, "B S K H"], visible: Bool[Array, "#B #T S"]
+) -> Float[Array, "B N T S"]:
+    """The shares in which `attend` averages the values, in float32: they sum to 1 over S and are 0 where not visible.
+
+    `attend` itself may never hold them; they are for looking at.
+    """
+    B, T, N, H = q.shape
+    grouped = q.reshape(B, T, k.shape[2], -1, H).astype(jnp.float32)
+    logits = jnp.einsum("BTKGH,BSKH->BKGTS", grouped, k.astype(jnp.float32)) * H**-0.5
+    shares = jax.nn.softmax(jnp.where(visible[:, None, None], logits, jnp.finfo(jnp.float32).min))
+    return shares.reshape(B, N, T, -1)

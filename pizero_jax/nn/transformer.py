@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pizero_jax.config import AttentionConfig, LoraConfig
 from pizero_jax.mesh import constrain
-from pizero_jax.nn.attention import attend, rotate
+from pizero_jax.nn.attention import attend, attention_weights, rotate
 from pizero_jax.nn.layers import Linear, RMSNorm, rematted
 from pizero_jax.nn.lora import NONE
 
@@ -53,6 +53,8 @@ class Attention(nn.Module):
 
     def __call__(self, x, positions, visible, keys_values: KeysValues) -> Float[Array, "B T D"]:
         q = checkpoint_name(rotate(self.q(x), positions), "q")
+        if self.is_mutable_collection("intermediates"):  # only where a caller asks to see them
+            self.sow("intermediates", "weights", attention_weights(q, keys_values.keys, visible))
         y = attend(q, keys_values.keys, keys_values.values, visible)
         return self.out(checkpoint_name(y, "attended"))
 
@@ -105,9 +107,10 @@ class Block(nn.Module):
             y, mlp_gate = block.mlp_norm(x, condition)
             return x + mlp_gate * block.feed_forward(y)
 
-        if has_reader is True or self.is_initializing():
+        if has_reader is None or self.is_initializing():
             return output(self, x, y), own
-        return nn.cond(has_reader, output, lambda block, x, y: x, self, x, y), own
+        # Of the parameters alone: a branch not taken has nothing to sow.
+        return nn.cond(has_reader, output, lambda block, x, y: x, self, x, y, variables="params"), own
 
 
 class Transformer(nn.Module):
@@ -147,14 +150,14 @@ class Transformer(nn.Module):
         depth = self.config.depth
         layers = nn.scan(
             rematted(Block, self.remat),
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(0, 0 if only_keys_values else nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
             length=depth,
             unroll=self.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.config, self.width, self.mlp, self.dtype, self.lora, self.norm, name="layers")
-        has_reader = jnp.arange(depth) < depth - 1 if only_keys_values else True
+        has_reader = jnp.arange(depth) < depth - 1 if only_keys_values else None  # a bool would be traced by remat
         x, own = layers(x.astype(self.dtype), seen, has_reader, positions, visible, condition)
         y, _ = self.norm(self.lora, name="final_norm")(x, condition)  # outside the branch: its weights exist either way
         return (None if only_keys_values else y), own

@@ -13,9 +13,9 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from pizero_jax.config import BackboneConfig, FlowConfig, LossConfig
-from pizero_jax.flow.paths import interpolate
-from pizero_jax.flow.solvers import euler
-from pizero_jax.flow.times import shifted_beta
+from pizero_jax.flow import predictions, solvers
+from pizero_jax.flow.paths import PATHS
+from pizero_jax.flow.times import TIMES
 from pizero_jax.nn.layers import RMSNorm, dense
 from pizero_jax.nn.paligemma import PaliGemma, Prefix
 from pizero_jax.nn.transformer import Transformer
@@ -119,6 +119,8 @@ def make(network: FlowNetwork, loss_config: LossConfig) -> Policy:
     """A network as pure functions."""
     config = network.config
     C, A = config.chunk, config.action_dim
+    path, kind = PATHS[loss_config.path], loss_config.prediction
+    steps = {"ddim": solvers.ddim(0.0), "ddpm": solvers.ddpm}
 
     def init(key):
         return network.init(key, example(config), jnp.zeros((1, 1, C, A)), jnp.zeros((1, 1)))["params"]
@@ -126,23 +128,47 @@ def make(network: FlowNetwork, loss_config: LossConfig) -> Policy:
     def prefix(params, observation: Observation) -> Cache:
         return network.apply({"params": params}, observation, method="read")
 
-    def velocity(params, cache: Cache, x_t, t):
-        """v_t [B, C, A] at x_t [B, C, A] and time t, a scalar or [B]."""
+    def predict(params, cache: Cache, x_t, t):
+        """What the expert says [B, C, A] of x_t [B, C, A] at time t, a scalar or [B], of its kind and on its path."""
         t = jnp.broadcast_to(t, x_t.shape[:1])
         return network.apply({"params": params}, cache, x_t[:, None], t[:, None], method="velocities")[:, 0]
 
+    def denoise(params, cache: Cache):
+        return predictions.denoiser(lambda x_t, t: predict(params, cache, x_t, t.reshape(-1)), kind, path)
+
+    def velocity(params, cache: Cache, x_t, t):
+        """v_t [B, C, A] of the straight path at x_t [B, C, A] and time t, a scalar or [B], whatever the expert's is."""
+        if loss_config.path == "straight" and kind == "u":
+            return predict(params, cache, x_t, t)
+        t = jnp.broadcast_to(t, x_t.shape[:1])[:, None, None]
+        return solvers.straightened(denoise(params, cache), path)(x_t, t)
+
+    def attention(params, cache: Cache, x_t, t):
+        """Shares [L, B, N, C, S] in which the chunk's tokens attend to the prefix, the lead and themselves."""
+        t = jnp.broadcast_to(t, x_t.shape[:1])
+        _, sown = network.apply(
+            {"params": params}, cache, x_t[:, None], t[:, None], method="velocities", mutable=["intermediates"]
+        )
+        (weights,) = sown["intermediates"]["expert"]["layers"]["attention"]["weights"]
+        return weights[..., -C:, :]
+
     def loss(params, key, batch: Batch, *, noise=None, time=None):
-        """Squared error of the velocity for each step of the chunk, over what is real: see `velocity_losses`."""
+        """Squared error of the prediction for each step of the chunk, over what is real: see `velocity_losses`."""
         velocities = velocities_of(network, params, prefix(params, batch.observation))
         return velocity_losses(velocities, key, batch, loss_config, noise=noise, time=time)
 
     def act(params, key, observation: Observation, *, noise=None, num_steps: int = config.num_steps):
-        """Normalised actions [B, C, A], carried from noise [B, C, A] by `num_steps` Euler steps."""
-        noise = jax.random.normal(key, (observation.state.shape[0], C, A)) if noise is None else noise
-        cache = prefix(params, observation)
-        return euler(lambda x_t, t: velocity(params, cache, x_t, t), noise, num_steps)
+        """Normalised actions [B, C, A], carried from noise [B, C, A] by `num_steps` steps of `config.solver`."""
+        if noise is None:
+            noise = jax.random.normal(key, (observation.state.shape[0], C, A))
+        cache, times = prefix(params, observation), solvers.even_times(num_steps)
+        if config.solver in steps:
+            fresh = jax.random.fold_in(key, 1)
+            return solvers.sample_steps(steps[config.solver], denoise(params, cache), path, noise, times, fresh)
+        start, taus = noise / path.size(times[0]), path.tau(times)
+        return solvers.solve(config.solver, lambda x_t, t: velocity(params, cache, x_t, t), start, taus)
 
-    return Policy(init, loss, act, prefix, velocity)
+    return Policy(init, loss, act, prefix, velocity, attention=attention)
 
 
 def velocities_of(network: FlowNetwork, params, cache: Cache) -> Callable:
@@ -151,7 +177,7 @@ def velocities_of(network: FlowNetwork, params, cache: Cache) -> Callable:
 
 
 def velocity_losses(velocities: Callable, key, batch: Batch, loss_config: LossConfig, *, noise=None, time=None):
-    """Squared error of the velocity for each step of the chunk, over what is real.
+    """Squared error of the prediction for each step of the chunk, over what is real.
 
     Args:
       velocities: (x_t, t, steps) -> v_t, as `velocities_of` gives it.
@@ -165,15 +191,16 @@ def velocity_losses(velocities: Callable, key, batch: Batch, loss_config: LossCo
     (B, C, A), M = batch.actions.shape, loss_config.samples_per_observation
     noise_keys, time_keys = jax.vmap(jax.random.split, out_axes=1)(row_keys(key, B))
     noise = by_row(jax.random.normal, noise_keys, (M, C, A)) if noise is None else noise[:, None]
-    time = by_row(shifted_beta, time_keys, noise.shape[1:2]) if time is None else time[:, None]
+    time = by_row(TIMES[loss_config.time].draw, time_keys, noise.shape[1:2]) if time is None else time[:, None]
     steps, dims = batch.action_mask, batch.action_dim_mask[:, None]
     if loss_config.openpi_padding:
         steps, dims = jnp.ones_like(steps), jnp.ones_like(dims)
     actions = jnp.where(dims & steps[:, :, None], batch.actions, 0)  # what is padded may hold anything
-    x_t, u_t = interpolate(actions[:, None], noise, time[:, :, None, None])
-    v_t = velocities(x_t, time, steps)
+    path, t = PATHS[loss_config.path], time[:, :, None, None]
+    target = predictions.target(loss_config.prediction, path, actions[:, None], noise, t)
+    predicted = velocities(path.point(actions[:, None], noise, t), time, steps)
     steps, dims = steps[:, None], dims[:, None]  # [B, 1, C] and [B, 1, 1, A]: the same for every sample
-    error = jnp.square(v_t - u_t)  # [B, M, C, A]
+    error = jnp.square(predicted - target)  # [B, M, C, A]
     by_step = jnp.sum(error * dims, axis=-1) / jnp.sum(dims, axis=-1) * steps  # [B, M, C]
     weights = jnp.broadcast_to(steps[:, 0], (B, C)).astype(jnp.float32)
     at_time = jnp.sum(by_step, axis=-1) / jnp.maximum(jnp.sum(steps, axis=-1), 1)

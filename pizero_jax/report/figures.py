@@ -75,7 +75,7 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> N
       InputError: if no record holds a loss.
     """
     keys = dict.fromkeys(key for record in metrics for key in record if key == "loss" or key.startswith("val/"))
-    curves = {key: curve for key in keys if (curve := _curve(metrics, key))[0]}
+    curves = {key: points for key in keys if (points := _curve(metrics, key))[0]}
     losses = [key for key in curves if "loss" in key]
     others = [key for key in curves if "loss" not in key]
     if not losses:

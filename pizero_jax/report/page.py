@@ -83,6 +83,15 @@ path { fill: none; stroke-width: 1.6; vector-effect: non-scaling-stroke; stroke-
 .histogram figcaption { display: flex; justify-content: space-between; font-size: .75rem; }
 .histogram figure { margin: 0; }
 .key { display: inline-block; width: 1.1em; height: .2em; vertical-align: middle; margin: 0 .25em 0 .8em; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
+.plot { margin: 0; min-width: 0; max-width: 36rem; }
+.plot b { color: var(--ink); }
+.plot svg { height: auto; background: none; margin-top: .25rem; overflow: visible; }
+.plot text { fill: var(--soft); font-size: 11px; stroke: none; }
+.plot g path, .kind path { stroke: currentColor; }
+.plot circle { fill: currentColor; }
+.kinds { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; max-width: none; font-size: .85rem; }
+.kind svg { display: inline-block; width: 1.6rem; height: .4rem; margin-right: .4rem; background: none; }
 .share { display: block; height: .5rem; background: var(--blue); border-radius: .2rem; min-width: 1px; }
 """
 

@@ -17,13 +17,13 @@ from pizero_jax.data.action_tokens import ActionTokenizer
 from pizero_jax.data.transforms import Processor, stack
 from pizero_jax.errors import InputError
 from pizero_jax.old_configs import completed
-from pizero_jax.train.checkpoint import open_run
+from pizero_jax.train.checkpoint import Parts, acting, open_run
 from pizero_jax.types import Params, Policy
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedPolicy:
-    """Policy, averaged weights, config and statistics of one checkpoint."""
+    """Policy, weights (averaged ones unless `load` was asked for others), config and statistics of one checkpoint."""
 
     policy: Policy
     params: Params
@@ -101,17 +101,20 @@ class TrainedPolicy:
         return dataclasses.replace(self, processor=processor)
 
 
-def load(workdir: str | Path, *, step: int | None = None, dataset: str | None = None) -> TrainedPolicy:
+def load(
+    workdir: str | Path, *, step: int | None = None, dataset: str | None = None, parts: Parts = acting
+) -> TrainedPolicy:
     """The trained policy in a workdir, from its newest checkpoint or that of `step`.
 
     Args:
       dataset: of those that it was trained on, the one whose robot it shall move: normalisation, cameras and units are
         of that data set. Where there was one only, it is the one.
+      parts: which parameters: the averaged ones, or with `train.checkpoint.raw` those of the last update.
 
     Raises:
       InputError: there is no finished checkpoint, or one that is not enough to act; or no such data set.
     """
-    checkpoints = open_run(workdir, step, flag="--checkpoint")
+    checkpoints = open_run(workdir, step, flag="--checkpoint", parts=parts)
     step = checkpoints.steps[-1] if step is None else step
     metadata = checkpoints.metadata(step)
     if not metadata["statistics"]:
@@ -120,8 +123,9 @@ def load(workdir: str | Path, *, step: int | None = None, dataset: str | None = 
     statistics, data = of_data_set(config.data, metadata, dataset)
     config = dataclasses.replace(config, data=data)
     policy = policies.make(config.policy, config.loss)
-    saved = checkpoints.acting_shapes(step)
-    params = checkpoints.acting_params(step, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved))
+    saved = checkpoints.acting_shapes(step, parts)
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved)
+    params = checkpoints.acting_params(step, abstract, parts)
     tokens = action_tokens.make(config.data.action_tokens, saved=metadata["action_tokens"])
     processor = Processor(config.policy, config.data, statistics, tokens)
     return TrainedPolicy(policy, params, config, statistics, processor, step, metadata["versions"], tokens)

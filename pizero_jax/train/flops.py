@@ -31,7 +31,7 @@ def act_flops(config: PolicyConfig) -> float:
     """FLOPs of one chunk of actions: the prefix once, then each solver step, or each of `token_length` tokens."""
     S = _prefix(config)
     if isinstance(config, FlowConfig):
-        return 2.0 * (_pictures(config) + _language(config, S, whole=False) + config.num_steps * _expert(config, S, 1))
+        return 2.0 * (_pictures(config) + _language(config, S, whole=False) + config.calls * _expert(config, S, 1))
     return 2.0 * (_pictures(config) + _language(config, S, whole=True) + _tokens(config, S, config.token_length))
 
 

@@ -70,6 +70,7 @@ def infer(
         image_size=patch * math.isqrt(tokens),
         action_dim=action_dim,
         chunk=facts.get("chunk_size", 50),
+        solver="euler",
         num_steps=facts.get("num_inference_steps", 10),
         vision=VisionConfig(
             stem="patch",

@@ -288,8 +288,9 @@ def infer(source: Source, alpha: float | None = None) -> PolicyConfig:
     (expert_width,) = shape("action_in_proj/bias")
     expert_mlp = size(f"{LAYERS}/mlp_1/linear") // (depth * expert_width)
     common |= dict(
-        expert=ExpertConfig(expert_width, expert_mlp), action_dim=shape("action_out_proj/bias")[0], num_steps=10
-    )
+        expert=ExpertConfig(expert_width, expert_mlp), action_dim=shape("action_out_proj/bias")[0],
+        solver="euler", num_steps=10,
+    )  # fmt: skip
     if any(name.startswith("time_mlp") for name in source.shapes):
         return Pi05Config(**common | dict(prompt_length=200, state_dim=common["action_dim"]), name="pi05")
     return Pi0Config(**common | dict(state_dim=size("state_proj/kernel") // expert_width), name="pi0")

@@ -86,7 +86,7 @@ def finished(started):
 
     def run(*arguments, **options):
         training = started(*arguments, **options)
-        assert training.process.wait(300) == 0, training.log.read_text()
+        assert training.process.wait(600) == 0, training.log.read_text()
         return training
 
     return run
@@ -246,7 +246,7 @@ def test_the_number_of_processes_may_change(finished, unbroken, tmp_path):
 @pytest.mark.nightly
 @pytest.mark.skipif(not os.environ.get("PIZERO_NIGHTLY"), reason="PIZERO_NIGHTLY=1 asks for it")
 def test_twenty_kills_lose_nothing_beyond_the_last_checkpoint(started, finished, tmp_path):
-    long = ("--config.steps=400", "--config.checkpoint.every=2")
+    long = ("--config.steps=200", "--config.checkpoint.every=2")
     expected = finished(tmp_path / "unbroken", (2, 1), *long).workdir
     run = started(tmp_path / "killed", (2, 1), *long, launcher="supervise", options=["--failures=4"])
     rng = np.random.default_rng(0)

@@ -1,10 +1,11 @@
-"""A real SLURM on this machine: a job of two tasks finds its processes, is requeued, and goes on."""
+"""A real SLURM on this machine: a job of two tasks is requeued and goes on, and a sweep is an array."""
 
 import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -123,3 +124,26 @@ def test_a_requeued_job_of_two_tasks_goes_on_where_it_was(slurm, tmp_path):
     assert list(after) == list(range(1, 301))
     assert {step: after[step] for step in before} == before
     assert "stopped by SIGTERM; --resume goes on" in log.read_text()
+
+
+def test_a_sweep_is_an_array_of_finished_runs(slurm, tmp_path):
+    """2 x 2 points over two seeds, by the launcher; one element is queued again while it trains, and goes on."""
+    flags = [*TRAIN[3:], f"--config.compile_cache={tmp_path / 'compiled'}", f"--output={tmp_path / 'runs'}"]
+    flags += ["--grid=optimizer.peak=1e-4,3e-4", "--grid=optimizer.ema=0.9,0.99", "--seeds=2"]
+    sweep = [sys.executable, "-m", "launch.sweep", *flags]
+    options = ["--gpus=0", "--time=2:00:00", f"--logs={tmp_path}/%A_%a.log", "--sbatch=--overcommit", "--name=rates"]
+    said = slurm(sys.executable, "-m", "launch.slurm", *options, "--", *sweep)
+    job = said.split()[-1]
+    assert said == f"Submitted batch job {job}\n"
+
+    def elements(pattern: str) -> list[Path]:
+        return sorted((tmp_path / "runs").glob(pattern))
+
+    wait_for(lambda: elements("*/checkpoints/4/manifest.sha256"), 600)
+    slurm("scontrol", "requeue", f"{job}_0")
+    wait_for(lambda: len(elements("*/checkpoints/12/manifest.sha256")) == 8, 1800)
+    wait_for(lambda: not slurm("squeue", "--noheader"), 120)
+    states = [row["state"] for row in json.loads(slurm(*sweep, "--list", "--json"))]
+    assert states == ["finished"] * 8
+    for metrics in elements("*/metrics.jsonl"):
+        assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == list(range(1, 13))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pizero_jax.nn.attention import attend, rotate
+from pizero_jax.nn.attention import attend, attention_weights, rotate
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "pure_nn.npz")
 
@@ -48,3 +48,14 @@ def test_equal_keys_give_the_mean_of_the_visible_values():
     visible = jnp.array([[[True, True, False, True, False]]])
     y = attend(q, jnp.ones_like(v), v, visible)
     np.testing.assert_allclose(y[:, 0], v[:, [0, 1, 3]].mean(axis=1), rtol=1e-5, atol=1e-6)
+
+
+def test_attention_weights_are_the_shares_in_which_attend_averages():
+    q = jax.random.normal(jax.random.key(0), (2, 3, 4, 8))
+    k, v = jax.random.normal(jax.random.key(1), (2, 2, 5, 2, 8))
+    visible = jnp.arange(5)[None, None] <= jnp.arange(3)[None, :, None] + jnp.arange(2)[:, None, None]
+    shares = attention_weights(q, k, visible)
+    np.testing.assert_allclose(shares.sum(axis=-1), 1, atol=1e-6)
+    assert np.all(np.asarray(shares)[~np.broadcast_to(visible[:, None], shares.shape)] == 0)
+    averaged = jnp.einsum("BNTS,BSNH->BTNH", shares, v.repeat(2, axis=2))
+    np.testing.assert_allclose(averaged, attend(q, k, v, visible), atol=1e-5)

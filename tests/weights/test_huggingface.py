@@ -40,7 +40,7 @@ KEY = jax.random.key(0)
 @pytest.fixture(scope="module")
 def config(tiny) -> Pi0FastConfig:
     """A policy on the PaliGemma of the fixture."""
-    common = {key: value for key, value in vars(tiny).items() if key not in ("name", "expert", "num_steps")}
+    common = {key: value for key, value in vars(tiny).items() if key not in ("name", "expert", "solver", "num_steps")}
     common |= dict(
         cameras=CAMERAS,
         image_size=16,

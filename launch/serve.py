@@ -1,0 +1,149 @@
+"""Serves a checkpoint over websockets, in openpi's wire format.
+
+    python -m launch.serve --checkpoint=runs/demo [--port=8000]
+
+API keys come from the environment variable PIZERO_API_KEYS, separated by commas; without it whoever can connect may
+ask. SIGTERM answers what has been accepted and exits with 0; SIGHUP looks for a newer checkpoint at once.
+docs/serving.md has the wire format, the limits and what is measured.
+"""
+
+import asyncio
+import functools
+import os
+import signal
+import ssl
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from absl import flags, logging
+
+import launch
+from pizero_jax.errors import InputError
+
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a training run.")
+STEP = flags.DEFINE_integer("step", None, "Checkpoint to take; the newest by default, and those that come later.")
+DATASET = flags.DEFINE_string("dataset", None, "Of a checkpoint of a mixture, the data set whose robot it is.")
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 is all of them.")
+PORT = flags.DEFINE_integer("port", 8000, "0 takes a free one.", lower_bound=0, upper_bound=65535)
+BATCHES = flags.DEFINE_list("batches", ["1", "2", "4", "8"], "Batch sizes that are compiled.")
+NUM_STEPS = flags.DEFINE_list(
+    "num_steps", [], "Solver steps that requests may ask for, the default first; the config's only by default."
+)
+DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of the weights; as they were saved by default.")
+PATIENCE = flags.DEFINE_float("batch_ms", 5.0, "A request waits so long for those of other clients.", lower_bound=0.0)
+QUEUE = flags.DEFINE_integer("queue", 64, "Requests that may wait; more are told that it is busy.", lower_bound=1)
+CONNECTIONS = flags.DEFINE_integer("connections", 256, "Open ones, at most.", lower_bound=1)
+MESSAGE = flags.DEFINE_float("message_mb", 16.0, "Size of a request, at most.", lower_bound=0.001)
+REQUEST = flags.DEFINE_float("request_timeout", 10.0, "Seconds until a request is given up.", lower_bound=0.001)
+IDLE = flags.DEFINE_float("idle_timeout", 600.0, "Seconds without a request that end a connection.", lower_bound=0.1)
+RELOAD = flags.DEFINE_float(
+    "reload_every", 30.0, "Seconds between looks for a newer checkpoint; 0: SIGHUP only.", lower_bound=0.0
+)
+CERTIFICATE = flags.DEFINE_string("tls_certificate", None, "PEM file; wss:// instead of ws://.")
+KEY = flags.DEFINE_string("tls_key", None, "PEM file of the certificate's private key.")
+STATE = flags.DEFINE_list("state", [], "Fields that together are the state, if the robot does not call it 'state'.")
+IGNORE = flags.DEFINE_list("ignore", [], "Fields that may come and are not read.")
+PROMPT = flags.DEFINE_string("default_prompt", "", "Instruction of requests without one.")
+KEYS = "PIZERO_API_KEYS"
+
+
+def main() -> None:
+    if not CHECKPOINT.value:
+        raise InputError("--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo")
+    try:
+        from pizero_jax.serve import server
+    except ModuleNotFoundError as error:
+        raise InputError(f"serving needs the package {error.name}: pip install 'pizero_jax[serve]'") from error
+    from pizero_jax.serve.compiled import compile_policy
+    from pizero_jax.serve.policy import load
+
+    batches, num_steps, tls = numbers("batches", BATCHES.value), numbers("num_steps", NUM_STEPS.value), context()
+    if not batches:
+        raise InputError("--batches is empty; name the batch sizes to compile, such as --batches=1,2,4")
+    take = functools.partial(load, CHECKPOINT.value, dataset=DATASET.value)
+    trained = take(step=STEP.value)
+    if trained.config.compile_cache:
+        jax.config.update("jax_compilation_cache_dir", str(Path(trained.config.compile_cache).expanduser()))
+    settings = server.Settings(
+        host=HOST.value,
+        port=PORT.value,
+        patience=PATIENCE.value / 1e3,
+        queue=QUEUE.value,
+        connections=CONNECTIONS.value,
+        message=int(MESSAGE.value * 2**20),
+        request_timeout=REQUEST.value,
+        idle_timeout=IDLE.value,
+        api_keys=tuple(filter(None, os.environ.get(KEYS, "").split(","))),
+        tls=tls,
+        names=server.Names(tuple(STATE.value), tuple(IGNORE.value), PROMPT.value),
+    )
+    policy = compile_policy(trained, batches, num_steps, DTYPE.value)
+    asyncio.run(serve(server.PolicyServer, policy, settings, take))
+
+
+def numbers(flag: str, values: list[str]) -> list[int]:
+    if not all(value.isdecimal() and 0 < int(value) <= 1000 for value in values):
+        raise InputError(f"--{flag}={','.join(values)} should be whole numbers from 1 to 1000, such as 1,2,4")
+    return [int(value) for value in dict.fromkeys(values)]
+
+
+def context() -> ssl.SSLContext | None:
+    """TLS with the files of the flags; None without them."""
+    if not CERTIFICATE.value and not KEY.value:
+        return None
+    if not CERTIFICATE.value or not KEY.value:
+        raise InputError("--tls_certificate and --tls_key belong together; give both or none")
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        made.load_cert_chain(CERTIFICATE.value, KEY.value)
+    except OSError as error:  # ssl.SSLError is one
+        raise InputError(f"--tls_certificate={CERTIFICATE.value} --tls_key={KEY.value}: {error}") from error
+    return made
+
+
+async def serve(make: Callable, policy, settings, take: Callable) -> None:
+    """Until SIGTERM or SIGINT."""
+    served = make(policy, settings)
+    loop, look = asyncio.get_running_loop(), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, served.stop)
+    loop.add_signal_handler(signal.SIGHUP, look.set)
+
+    def started():
+        scheme, guarded = ("wss" if settings.tls else "ws"), "API key needed" if settings.api_keys else "no API key"
+        print(
+            f"step {served.step} on {scheme}://{settings.host}:{served.port} ({guarded})", file=sys.stderr, flush=True
+        )
+        if not settings.api_keys and settings.host not in ("127.0.0.1", "localhost", "::1"):
+            logging.warning("whoever reaches %s may ask: set %s", settings.host, KEYS)
+        if STEP.value is None:
+            threading.Thread(target=watch, args=(served, policy, take, look), name="reload", daemon=True).start()
+
+    await served.run(started)
+
+
+def watch(served, policy, take: Callable, look: threading.Event) -> None:
+    """Takes every newer checkpoint of the run; what is wrong with one is logged, and the one before goes on acting."""
+    from pizero_jax.train.checkpoint import Checkpoints
+
+    seen = policy.trained.step
+    while True:
+        look.wait(RELOAD.value or None)
+        look.clear()
+        try:
+            newest = max(Checkpoints(CHECKPOINT.value).steps, default=seen)
+            if newest <= seen:
+                continue
+            seen = newest
+            policy = policy.replaced(take(step=newest))
+            served.replace(policy)
+            print(f"step {newest} acts from now on", file=sys.stderr, flush=True)
+        except Exception as error:
+            logging.error("a newer checkpoint could not be taken, step %d goes on acting: %s", served.step, error)
+
+
+if __name__ == "__main__":
+    launch.run(main)

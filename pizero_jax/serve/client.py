@@ -1,0 +1,142 @@
+"""A policy on another machine, as a function of what the robot sees.
+
+    policy = Client("ws://robot-server:8000")
+    actions = policy.infer({"images": {"image": picture}, "state": state, "prompt": "open the drawer"})["actions"]
+
+Needs numpy, msgpack and websockets, no JAX. It speaks openpi's wire format, so openpi's own server answers, too.
+"""
+
+import contextlib
+import random
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.sync.client import ClientConnection, connect
+
+from pizero_jax.serve import msgpack_arrays
+
+_BUSY = 1013  # close code, RFC 6455: try again later
+_FIRST, _LONGEST = 0.1, 5.0  # seconds between attempts, doubling
+_RETRIED = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses of servers that are busy or about to start
+
+
+class Refused(RuntimeError):
+    """The server says what is wrong with the request; the same request would be refused again."""
+
+
+class Client:
+    """Connects at once, and again whenever the connection is lost; a request that was under way is then repeated.
+
+    Args:
+      address: "ws://host:port", or "wss://.." for TLS.
+      api_key: one of the server's, where it wants one.
+      timeout: seconds for one answer.
+      patience: seconds for which a server that is away or busy is asked again, ever more seldom.
+      tls: for "wss://" with a certificate that the system does not know.
+
+    Raises:
+      Refused: wrong address, wrong key, or a server whose first frame is not metadata.
+      ConnectionError: nobody answered for `patience` seconds.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 10.0,
+        patience: float = 60.0,
+        tls: ssl.SSLContext | None = None,
+    ):
+        self._address, self._timeout, self._patience, self._tls = address, timeout, patience, tls
+        self._headers = {"Authorization": f"Api-Key {api_key}"} if api_key else None
+        self._open = contextlib.ExitStack()
+        self._connection: ClientConnection | None = None
+        self.metadata: dict[str, Any] = {}
+        self._try(self._connected)
+
+    def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """The server's answer; "actions" is [C, a], read-only. `Refused` or ConnectionError as above."""
+        frame = msgpack_arrays.pack(dict(observation))
+        return self._try(lambda: self._asked(frame))
+
+    def reset(self) -> None:
+        """Nothing: the server keeps no state of an episode."""
+
+    def close(self) -> None:
+        self._connection = None
+        self._open.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _try(self, attempt):
+        """What `attempt` gives, repeated while the server is away or busy."""
+        until, pause = time.monotonic() + self._patience, _FIRST
+        while True:
+            try:
+                return attempt()
+            except (OSError, ConnectionClosed, InvalidHandshake, _Later) as error:
+                self.close()
+                if isinstance(error, InvalidStatus) and error.response.status_code not in _RETRIED:
+                    text = (error.response.body or b"").decode(errors="replace").strip()
+                    raise Refused(f"{self._address}: {error.response.status_code} {text}") from error
+                rest = until - time.monotonic()
+                if rest <= 0:
+                    raise ConnectionError(
+                        f"{self._address}: no answer for {self._patience:g} s; the last fault: {error}"
+                    ) from error
+                # Many robots that lost the same server do not come back at the same moment.
+                time.sleep(min(rest, pause * random.uniform(0.5, 1)))
+                pause = min(2 * pause, _LONGEST)
+
+    def _connected(self) -> ClientConnection:
+        if self._connection is None:
+            options = {"ssl": self._tls} if self._tls else {}
+            try:
+                made = connect(
+                    self._address, compression=None, max_size=None, additional_headers=self._headers, proxy=None,
+                    open_timeout=self._timeout, **options,
+                )  # fmt: skip
+                connection = self._open.enter_context(made)
+            except InvalidURI as error:
+                raise Refused(f"{self._address} is no address; one looks like ws://localhost:8000") from error
+            except ssl.SSLCertVerificationError as error:
+                raise Refused(f"{self._address}: {error.verify_message}") from error
+            self.metadata = self._received(connection)
+            self._connection = connection
+        return self._connection
+
+    def _asked(self, frame: bytes) -> dict[str, Any]:
+        connection = self._connected()
+        connection.send(frame)
+        return self._received(connection)
+
+    def _received(self, connection: ClientConnection) -> dict[str, Any]:
+        """The next map; a text is an error, and the close code that follows says of which kind."""
+        try:
+            frame = connection.recv(self._timeout)
+        except BaseException:
+            self.close()  # an answer that comes late would be taken for that of the next request
+            raise
+        if isinstance(frame, str):
+            code = _close_code(connection)
+            self.close()
+            raise _Later(frame) if code == _BUSY else Refused(frame)
+        return msgpack_arrays.unpack(frame)
+
+
+class _Later(Exception):
+    """The server is busy."""
+
+
+def _close_code(connection: ClientConnection) -> int | None:
+    with contextlib.suppress(ConnectionClosed, TimeoutError):
+        connection.recv(1.0)
+    return connection.close_code

@@ -1,0 +1,195 @@
+"""From the map that a robot sends to what the policy sees: names, shapes and numbers are checked here, all of them."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from pizero_jax.errors import InputError
+from pizero_jax.serve.policy import TrainedPolicy
+from pizero_jax.types import Observation
+
+SIDE = 4_096  # pixels of a picture, at most
+PROMPT = 4_096  # characters, before it is looked at
+EXECUTED = 1_000  # actions that a client reports at once, at most
+SEEDS = 2**31  # JAX's without 64 bits
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """What a robot's fields are called, where that does not follow from the checkpoint.
+
+    state: fields that together are the state, in their order; "state" by default, or the data set's own name.
+    ignored: fields that may come and are not read.
+    prompt: for requests without one.
+    """
+
+    state: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    prompt: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A checked request: a row for the policy, and what goes past it."""
+
+    row: Observation
+    state: Float[np.ndarray, "P"]  # raw
+    prompt: str
+    num_steps: int | None
+    seed: tuple[int, int] | None  # of the noise
+    executed: Float[np.ndarray, "n a"] | None  # since the last request, to be shown
+
+
+class Reader:
+    """Turns the maps of clients into requests for one policy.
+
+    A field is known by its last part: "observation/image", {"images": {"image": ..}} and "image" are the same. A camera
+    has the name that it has in the policy or in the data set. A picture of None is absent. "prompt" is the instruction;
+    "num_steps", "seed" ([seed, look]) and "executed" are optional.
+    """
+
+    def __init__(self, trained: TrainedPolicy, num_steps: tuple[int, ...], names: Names):
+        data = trained.config.data
+        if data.history != 1:
+            raise InputError(f"config.data.history = {data.history}: policies of one moment can be served only")
+        self._processor, self._num_steps, self._names = trained.processor, num_steps, names
+        self._cameras = {_last(field): camera for camera, field in data.cameras.items()}
+        self._cameras |= {camera: camera for camera in data.cameras}
+        self._state = names.state or ("state",)
+        self._other_state = () if names.state else (_last(data.state),)
+        self._widths = {name: len(trained.statistics[name].mean) for name in ("state", "actions")}
+
+    def read(self, message: Any) -> Request:
+        """InputError says what is wrong with the message, never what is in it."""
+        fields = self._fields(message)
+        images = {}
+        for name in [name for name in fields if name in self._cameras]:
+            camera, value = self._cameras[name], fields.pop(name)
+            if camera in images:
+                raise InputError(f"camera {camera!r} came twice, under both of its names")
+            images[camera] = _picture(name, value)
+        if missing := [camera for camera in self._processor.data.cameras if camera not in images]:
+            raise InputError(f"camera {missing[0]!r} is missing; it may be None if the robot has none")
+        images = {camera: image for camera, image in images.items() if image is not None}
+        if not images:
+            raise InputError("all cameras are None; one at least has to see something")
+        state = self._read_state(fields)
+        with np.errstate(over="ignore"):  # to infinity, which is refused below
+            prompt = self._read_prompt(fields.pop("prompt", self._names.prompt), state)
+        num_steps = self._read_steps(fields.pop("num_steps", None))
+        seed, executed = _seed(fields.pop("seed", None)), self._read_executed(fields.pop("executed", None))
+        if fields:
+            cameras = ", ".join(self._processor.data.cameras)
+            raise InputError(f"{_shown(next(iter(fields)))} is no field of this policy; its cameras are {cameras}")
+        with np.errstate(over="ignore"):
+            row = self._processor.observation(images, state, prompt)
+        if not np.isfinite(row.state).all():
+            raise InputError("the state is not finite once it is normalised")
+        return Request(row, state, prompt, num_steps, seed, executed)
+
+    def _fields(self, message: Any) -> dict[str, Any]:
+        if not isinstance(message, dict):
+            raise InputError("a request is a map of fields")
+        fields = {}
+        for name, value in _leaves(message):
+            if name in fields:
+                raise InputError(f"field {_shown(name)} came twice")
+            fields[name] = value
+        return {name: value for name, value in fields.items() if name not in self._names.ignored}
+
+    def _read_state(self, fields: dict[str, Any]) -> Float[np.ndarray, "P"]:
+        names = self._state if all(name in fields for name in self._state) else self._other_state
+        if not names or not all(name in fields for name in names):
+            raise InputError(f"the state is missing: {', '.join(self._state)}")
+        parts = [_numbers(name, fields.pop(name), axes=(0, 1)) for name in names]
+        state = np.concatenate([np.atleast_1d(part) for part in parts])
+        if len(state) != self._widths["state"]:
+            raise InputError(f"the state has {len(state)} numbers; the policy has {self._widths['state']}")
+        return state
+
+    def _read_prompt(self, prompt: Any, state: Float[np.ndarray, "P"]) -> str:
+        if isinstance(prompt, np.ndarray | np.generic) and prompt.size == 1:
+            prompt = prompt.item()
+        if isinstance(prompt, bytes):
+            prompt = prompt.decode(errors="replace")
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise InputError("the prompt is missing or empty; it is a string, the instruction")
+        tokens = self._processor.prompt_tokens(state, prompt) if len(prompt) <= PROMPT else len(prompt)
+        length = self._processor.policy.prompt_length
+        if tokens > length:
+            raise InputError(f"the prompt takes {tokens} tokens; config.policy.prompt_length = {length}")
+        return prompt
+
+    def _read_steps(self, num_steps: Any) -> int | None:
+        if num_steps is None or (type(num_steps) is int and num_steps in self._num_steps):
+            return num_steps
+        compiled = ", ".join(map(str, self._num_steps)) or "none, as this policy has no solver"
+        raise InputError(f"num_steps is none of those that the server was started with: {compiled}")
+
+    def _read_executed(self, executed: Any) -> Float[np.ndarray, "n a"] | None:
+        if executed is None:
+            return None
+        executed = _numbers("executed", executed, axes=(2,))
+        if executed.shape[1] != self._widths["actions"] or len(executed) > EXECUTED:
+            raise InputError(f"executed has shape {list(executed.shape)}; [n, {self._widths['actions']}] was expected")
+        return executed
+
+
+def _leaves(message: Mapping[Any, Any], depth: int = 0) -> Iterator[tuple[str, Any]]:
+    for name, value in message.items():
+        if not isinstance(name, str):
+            raise InputError("the names of fields are strings")
+        if isinstance(value, dict) and depth < 4:
+            yield from _leaves(value, depth + 1)
+        else:
+            yield _last(name), value
+
+
+def _last(name: str) -> str:
+    return re.split(r"[./]", name)[-1]
+
+
+def _shown(name: str) -> str:
+    """A name that a client chose, for a log."""
+    return ascii(name[:40])
+
+
+def _picture(name: str, value: Any) -> UInt8[np.ndarray, "h w 3"] | None:
+    if value is None:
+        return None
+    if not isinstance(value, np.ndarray) or value.dtype != np.uint8:
+        found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise InputError(f"the picture {name!r} should be uint8 grey levels [h, w, 3]; it is {found}")
+    if value.ndim == 3 and value.shape[0] == 3 and value.shape[2] != 3:  # channels first, as openpi's ALOHA sends it
+        value = np.ascontiguousarray(value.transpose(1, 2, 0))
+    if value.ndim != 3 or value.shape[2] != 3:
+        raise InputError(f"the picture {name!r} should be uint8 grey levels [h, w, 3]; it has {list(value.shape)}")
+    height, width, _ = value.shape
+    if not 0 < max(height, width) <= SIDE or max(height, width) > 20 * min(height, width):
+        raise InputError(f"the picture {name!r} is {height} x {width} pixels; at most {SIDE}, and no stripe")
+    return value
+
+
+def _numbers(name: str, value: Any, axes: tuple[int, ...]) -> np.ndarray:
+    try:
+        numbers = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        numbers = np.array(None)
+    if numbers.dtype.kind not in "fiu" or numbers.ndim not in axes:
+        shape = f"{numbers.dtype} {list(numbers.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise InputError(f"{name} should be numbers with {' or '.join(map(str, axes))} axes; it is {shape}")
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{name} has a number that is not finite")
+    return numbers.astype(np.float32 if numbers.dtype.kind == "f" and numbers.dtype.itemsize <= 4 else np.float64)
+
+
+def _seed(seed: Any) -> tuple[int, int] | None:
+    if seed is None:
+        return None
+    if not isinstance(seed, list) or len(seed) != 2 or not all(type(x) is int and 0 <= x < SEEDS for x in seed):
+        raise InputError("seed should be [seed, look], two whole numbers from 0 to 2^31 - 1")
+    return tuple(seed)

@@ -1,0 +1,59 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from pizero_jax.config import EnvConfig
+from pizero_jax.envs.reach_toy import ReachToyEnv
+from pizero_jax.envs.rollout import rollout
+from pizero_jax.serve import acting
+from pizero_jax.serve.acting import Delayed
+from pizero_jax.serve.client import Client
+from tests.serve.conftest import CHUNK, SIZE
+
+
+@pytest.fixture
+def room(seeing):
+    """The policy of the tests, for the toy, to whose states it adds a third number."""
+    data = dataclasses.replace(seeing.config.data, cameras={"front": "image", "wrist": "wrist_image"})
+    env = EnvConfig(name="reach_toy", tasks=("reach-red",), image_size=SIZE, max_steps=12, execute=4)
+    return dataclasses.replace(seeing, config=dataclasses.replace(seeing.config, data=data, env=env))
+
+
+def episode(policy: acting.Acting, seed: int):
+    """Actions and looks of one episode in the toy."""
+    env, looks, chunks = ReachToyEnv("reach-red", image_size=SIZE, max_steps=12), itertools.count(), []
+
+    def act(observation, instruction):
+        observation = observation | {"state": np.append(observation["state"], 0)}
+        actions = policy.infer(observation, instruction[:16], seed, next(looks))
+        chunks.append(actions)
+        return np.tanh(actions - 200)
+
+    rollout(env, act, seed=seed, split="eval", max_steps=12, execute=4)
+    return np.stack(chunks)
+
+
+def test_a_policy_behind_a_server_acts_as_in_process_for_the_same_seeds(served, room):
+    from pizero_jax.serve.compiled import compile_policy
+
+    here = acting.of_checkpoint(room, 2)
+    with served(policy=compile_policy(room, (1,), (2,))) as server, Client(server.address) as client:
+        there = acting.of_server(client.infer, client.metadata, 2)
+        for field in ("env", "chunk", "num_steps", "hz", "step", "blind", "versions"):
+            assert getattr(there, field) == getattr(here, field), field
+        for seed in (0, 1_000_003):
+            # The compiled programs may order sums differently.
+            np.testing.assert_allclose(episode(there, seed), episode(here, seed), rtol=1e-5)
+            np.testing.assert_allclose(episode(there.blinded(), seed), episode(here.blinded(), seed), rtol=1e-5)
+        assert not np.allclose(episode(there, 0)[0], episode(there.blinded(), 0)[0])
+        assert not np.allclose(episode(there, 0)[0], episode(there, 1)[0])
+
+
+def test_until_a_chunk_arrives_the_robot_goes_on_with_the_one_before():
+    chunks = (np.full((CHUNK, 1), 10.0 * n) + np.arange(CHUNK)[:, None] for n in itertools.count(1))
+    delays = iter([2, 0, 1])
+    act = Delayed(lambda observation, instruction: next(chunks), 3, lambda: next(delays))
+    executed = [act({}, "")[:3, 0].tolist() for _ in range(4)]
+    assert executed == [[10, 11, 12], [13, 14, 22], [30, 31, 32], [33, 41, 42]]
