@@ -1,10 +1,11 @@
 """Whether a run fits accelerators that need not be here: memory, exchanges, the least time of a step, what to change.
 
     python -m launch.plan --config=configs/pi0.py --target=h100x8 --config.mesh.fsdp=8 --config.batch_size=256
-    python -m launch.plan --config=configs/pi0.py --target=v5e-256 --search [--estimate] [--json]
+    python -m launch.plan --config=configs/pi0.py --target=v5e-256 --search [--json]
 
 Compiles the real training step and sampler with the extras `plan-tpu` or `plan-cuda`, which need no accelerator;
-without them, or with --estimate, memory is estimated from shapes. Exit status 3: the run does not fit. docs/plan.md.
+without them, with --estimate and with --search, memory is estimated from shapes. Exit status 3: the run does not fit.
+docs/plan.md.
 """
 
 import json
@@ -28,7 +29,7 @@ from pizero_jax.train.flops import act_flops, forward_flops
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0.py.")
 TARGET = flags.DEFINE_string("target", targets.THIS, f"{', '.join(targets.TARGETS)}, or this: what is here.")
-SEARCH = flags.DEFINE_bool("search", False, "Propose mesh, batch and remat, and plan with the best.")
+SEARCH = flags.DEFINE_bool("search", False, "Propose mesh, batch and remat by estimate, and plan with the first.")
 ESTIMATE = flags.DEFINE_bool("estimate", False, "Compile nothing: seconds instead of minutes.")
 SAMPLER = flags.DEFINE_bool("sampler", True, "Compile the sampler, too.")
 JSON = flags.DEFINE_bool("json", False, "Print everything as JSON.")
@@ -40,7 +41,7 @@ MARGIN = 0.85  # of the usable memory, for what is only estimated
 
 def main() -> None:
     config, target = build(TrainConfig, CONFIG.value), targets.find(TARGET.value)
-    compiles = targets.can_compile(target) and not ESTIMATE.value
+    compiles = targets.can_compile(target) and not (ESTIMATE.value or SEARCH.value)
     found = search(config, target) if SEARCH.value else []
     report = examine(found[0].config if found else config, target, compiles=compiles, sampler=SAMPLER.value)
     report["proposals"] = [
@@ -93,7 +94,7 @@ def compiled(run: plan.Run, target: targets.Target, held: dict[str, int], *, sam
     report = {
         "how": "compiled",
         "compile_s": seconds,
-        "bytes": held | {"temporaries": memory.temporaries},
+        "bytes": held | {"activations and gradients": memory.temporaries},
         "arguments": memory.arguments,
         "peak": memory.peak,
         "reserved": memory.reserved,

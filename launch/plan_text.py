@@ -76,11 +76,11 @@ def speed(report: Mapping[str, Any]) -> str:
 
 
 def options(found: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        {"samples/s at most": x.get("samples_per_s"), "GB at the peak": gb(x["peak"]), "flags": x["flags"]}
-        for x in found
-    ]
-    return tables.markdown(rows)
+    def row(x: Mapping[str, Any]) -> dict[str, Any]:
+        speed = {"samples/s at most": x["samples_per_s"]} if "samples_per_s" in x else {}
+        return speed | {"GB at the peak": gb(x["peak"]), "flags": x["flags"]}
+
+    return tables.markdown([row(x) for x in found])
 
 
 def verdict(report: Mapping[str, Any]) -> str:

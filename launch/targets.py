@@ -38,7 +38,7 @@ THIS = "this"  # what is here
 # Without a device to try kernels on: those that need no trying.
 _UNTRIED = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_autotune_level": 0}
 
-# Compute capability 9.0 as CUDA's programming guide has it, and the SXM boards' numbers of NVIDIA's data sheets. The
+# What XLA's own descriptions of these GPUs say (openxla/xla: backends/gpu/target_config/specs, h100_sxm and h200). The
 # compiler reads of it what a kernel may use; how fast each unit is only orders its choices.
 _HOPPER = """
 gpu_device_info {{

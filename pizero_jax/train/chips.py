@@ -1,4 +1,4 @@
-"""What an accelerator can do, from the vendors' data sheets, and what a training step asks of it at least."""
+"""What an accelerator can do, and what a training step asks of it at least."""
 
 import os
 from typing import NamedTuple
@@ -16,14 +16,15 @@ class Chip(NamedTuple):
     links: float  # bytes to other chips of the same host or slice, each way, all links together; 0: PCIe only
 
 
-# By the beginning of JAX's device kind. NVIDIA's memory is what the driver reports, the TPUs' as Cloud TPU's pages say.
+# By the beginning of JAX's device kind. Rates are the vendors' data sheets'. The memory of H100 (SXM), H200 and A100 is
+# that of XLA's descriptions of them (openxla/xla: backends/gpu/target_config/specs), of the others the data sheets'.
 CHIPS = {
     "NVIDIA B200": Chip(2250e12, 180e9, 8.0e12, 900e9),
     "NVIDIA H200": Chip(989e12, 151.4e9, 4.8e12, 450e9),
-    "NVIDIA H100 PCIe": Chip(756e12, 84.9e9, 2.0e12, 0),
+    "NVIDIA H100 PCIe": Chip(756e12, 80 * 2**30, 2.0e12, 0),
     "NVIDIA H100": Chip(989e12, 84.9e9, 3.35e12, 450e9),
-    "NVIDIA A100": Chip(312e12, 42.4e9, 1.555e12, 300e9),  # of 40 GB; that of 80 GB has 2.0 TB/s
-    "NVIDIA GeForce RTX 4090": Chip(165e12, 25.4e9, 1.008e12, 0),
+    "NVIDIA A100": Chip(312e12, 42.3e9, 1.555e12, 300e9),  # of 40 GB; that of 80 GB has 2.0 TB/s
+    "NVIDIA GeForce RTX 4090": Chip(165e12, 24 * 2**30, 1.008e12, 0),
     "TPU v6 lite": Chip(918e12, 32 * 2**30, 1.64e12, 448e9),
     "TPU v5 lite": Chip(197e12, 16 * 2**30, 0.82e12, 200e9),
     "TPU v5": Chip(459e12, 95 * 2**30, 2.765e12, 600e9),

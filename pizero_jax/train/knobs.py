@@ -18,6 +18,11 @@ class Change(NamedTuple):
     flags: str
     config: TrainConfig
 
+    @property
+    def knob(self) -> str:
+        """The first key that it sets."""
+        return self.flags.split("=")[0]
+
 
 class Effect(NamedTuple):
     """A change and the bytes at the peak with it; None where the mesh cannot hold it."""
@@ -27,7 +32,10 @@ class Effect(NamedTuple):
 
 
 def changes(config: TrainConfig, devices: int) -> Iterator[Change]:
-    """Each knob by one notch, those first that cost least: none changes what is learnt but the last, the batch size."""
+    """Each knob, those first that cost least; the mesh by all its notches, the others by one.
+
+    All but the average's and the frozen weights' precision, and at the end the batch size, leave what is learnt alone.
+    """
     replace = dataclasses.replace
     data, fsdp, tensor = mesh_sizes(config.mesh, devices)
     while data % 2 == 0:
@@ -64,7 +72,7 @@ def effects(config: TrainConfig, devices: int, peak: Callable[[TrainConfig], int
 def remedy(config: TrainConfig, devices: int, peak: Callable[[TrainConfig], int], limit: float) -> list[Effect] | None:
     """Changes, one after the other, until the peak is within `limit`; None if that is out of reach.
 
-    At each turn the first knob that suffices alone, or else the one with the greatest effect.
+    At each turn the first knob that suffices alone, or else the first that has an effect, by its best notch.
     """
     taken, now = [], peak(config)
     for _ in range(_TURNS):
@@ -72,7 +80,8 @@ def remedy(config: TrainConfig, devices: int, peak: Callable[[TrainConfig], int]
         if not found:
             return None
         enough = [effect for effect in found if effect.peak <= limit]
-        best = enough[0] if enough else min(found, key=lambda effect: effect.peak)
+        first = [effect for effect in found if effect.change.knob == found[0].change.knob]
+        best = enough[0] if enough else min(first, key=lambda effect: effect.peak)
         taken.append(best)
         config, now = best.change.config, best.peak
         if enough:

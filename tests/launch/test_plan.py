@@ -54,7 +54,7 @@ def planned(forked):
 def test_a_plan_for_what_is_here_compiles_and_its_arguments_are_the_sharded_state_and_batch(planned):
     report = json.loads(planned["here"].stdout)
     assert (report["how"], report["devices"], report["mesh"]) == ("compiled", 4, {"data": 2, "fsdp": 2, "tensor": 1})
-    held = {name: size for name, size in report["bytes"].items() if name != "temporaries"}
+    held = {name: size for name, size in report["bytes"].items() if name != "activations and gradients"}
     assert report["arguments"] == sum(held.values()) + 4  # the number of the step
     assert report["peak"] > report["arguments"]
     assert {"all-gather", "all-reduce"} <= {exchange["kind"] for exchange in report["exchanges"]}

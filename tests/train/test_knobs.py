@@ -45,6 +45,14 @@ def test_knobs_add_up_where_none_suffices(config):
     ]
 
 
+def test_what_is_learnt_is_changed_last(config):
+    def peak(c):
+        return c.batch_size + 8 // c.accumulation  # half a batch has the greatest effect, two halves nearly none
+
+    steps = knobs.remedy(config, 8, peak, limit=20)
+    assert [step.change.flags for step in steps] == ["--config.accumulation=2", "--config.batch_size=16"]
+
+
 def test_there_is_no_remedy_where_no_knob_has_an_effect(config):
     assert knobs.remedy(config, 8, lambda c: 100, limit=99) is None
 
