@@ -24,7 +24,7 @@ class Exchange(NamedTuple):
 
 
 def exchanges(hlo: str) -> list[Exchange]:
-    """Those of one run of the program, by kind; a loop whose length the compiler does not tell counts once."""
+    """Those of one run of the program, by kind; a loop of unknown length counts once."""
     bodies, entry = _computations(hlo)
     runs = _runs(bodies, entry)
     counts = {kind: [0, 0, 0] for kind in KINDS}
@@ -60,15 +60,19 @@ def _runs(bodies: dict[str, list[str]], entry: str) -> dict[str, int]:
         for line in bodies.get(name, ()):
             for role, called in _CALLED.findall(line):
                 for inner in re.findall(r"[\w.\-]+", called):
-                    run(inner, times * (_trips(line) if role == "body" else 1))
+                    run(inner, times * (_trips(line, bodies) if role == "body" else 1))
 
     run(entry, 1)
     return runs
 
 
-def _trips(line: str) -> int:
-    known = re.search(r'"known_trip_count":(\{[^}]*\})', line)
-    return int(json.loads(known[1])["n"]) if known else 1
+def _trips(line: str, bodies: dict[str, list[str]]) -> int:
+    """As the compiler tells; that of TPUs does not, and JAX's loops count from 0 up to a constant of the condition."""
+    if known := re.search(r'"known_trip_count":(\{[^}]*\})', line):
+        return int(json.loads(known[1])["n"])
+    condition = re.search(r"condition=%?([\w.\-]+)", line)
+    bounds = re.findall(r"= s32\[\]\S* constant\((\d+)\)", "\n".join(bodies.get(condition[1], ()) if condition else ()))
+    return int(bounds[0]) if len(bounds) == 1 else 1
 
 
 def _bytes(result: str, kind: str) -> int:

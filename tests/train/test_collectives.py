@@ -13,11 +13,16 @@ PROGRAM = """HloModule jit_step, is_scheduled=true
 %layer (x: (s32[], bf16[4,8])) -> (s32[], bf16[4,8]) {
   %gather = (bf16[1,8]{1,0}, bf16[4,8]{1,0}) all-gather-start(%y), dimensions={0}
   %gathered = bf16[4,8]{1,0} all-gather-done(%gather)
-  %loop = (s32[], bf16[4,8]) while(%t), condition=%less, body=%inner, backend_config={"known_trip_count":{"n":"3"}}
+  %loop = (s32[], bf16[4,8]) while(%t), condition=%less_than_3, body=%inner
 }
 
 %less (x: (s32[], bf16[4,8])) -> pred[] {
   ROOT %is = pred[] compare(%i, %n), direction=LT
+}
+
+%less_than_3 (x: (s32[], bf16[4,8])) -> pred[] {
+  %three = s32[]{:T(128)} constant(3)
+  ROOT %is = pred[] compare(%i, %three), direction=LT
 }
 
 %unused (x: f32[2]) -> f32[2] {
