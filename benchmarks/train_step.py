@@ -20,7 +20,8 @@ from pizero_jax import mesh as meshes
 from pizero_jax import policies, provenance
 from pizero_jax.config import PolicyConfig
 from pizero_jax.train import optimizer
-from pizero_jax.train.flops import forward_flops, peak_flops
+from pizero_jax.train.chips import peak_flops
+from pizero_jax.train.flops import forward_flops
 from pizero_jax.train.step import compile_step, init_state, to_mesh
 from pizero_jax.types import Batch, Observation
 

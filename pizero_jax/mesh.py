@@ -1,7 +1,8 @@
 """The mesh of devices, and which of its axes each logical axis of a weight or an activation lies on."""
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 from flax import linen as nn
@@ -27,16 +28,50 @@ RULES = (
 LARGE = 2**20  # elements; what is smaller may lie whole on every device
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh (data, fsdp, tensor) over all devices; one size may be -1 and takes what is left.
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh (data, fsdp, tensor) over `devices`, or all that are present.
 
     Raises:
-      InputError: if the sizes do not multiply to the number of devices.
+      InputError: if the sizes do not multiply to the number of devices, or do not follow the torus of a TPU.
+    """
+    sizes = mesh_sizes(config, jax.device_count() if devices is None else len(devices))
+    try:
+        # Auto: Linen's partitioning metadata fails on an Explicit mesh, the default of make_mesh.
+        return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    except NotImplementedError as error:
+        corners = [device.coords for device in (jax.devices() if devices is None else devices)]
+        check_torus(sizes, tuple(max(side) + 1 for side in zip(*corners, strict=True)))
+        raise InputError(f"config.mesh asks for {' x '.join(map(str, sizes))}: {error}") from error
+
+
+def check_torus(sizes: Sequence[int], sides: Sequence[int]) -> None:
+    """InputError unless each axis of the mesh goes once around whole sides of the torus that the chips form."""
+
+    def lies(sizes: Sequence[int], sides: Sequence[int]) -> bool:
+        subsets = itertools.product((True, False), repeat=len(sides))
+        return not sizes or any(
+            math.prod(itertools.compress(sides, subset)) == sizes[0]
+            and lies(sizes[1:], [side for side, taken in zip(sides, subset, strict=True) if not taken])
+            for subset in subsets
+        )
+
+    if not lies([size for size in sizes if size > 1], [side for side in sides if side > 1]):
+        asked = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+        raise InputError(
+            f"config.mesh asks for {asked}, and the chips form a torus of {' x '.join(map(str, sides))}. Choose sizes "
+            "that are sides of it, or products of sides."
+        )
+
+
+def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
+    """Of each axis, over so many devices; one of those asked for may be -1 and takes what is left.
+
+    Raises:
+      InputError: if they do not multiply to the number of devices.
     """
     sizes = [getattr(config, axis) for axis in AXES]
     asked = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
     known = math.prod(size for size in sizes if size != -1)
-    devices = jax.device_count()
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise InputError(f"config.mesh asks for {asked}; sizes are 1 or more, and one of them may be -1")
     if sizes.count(-1):
@@ -45,8 +80,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
         raise InputError(
             f"config.mesh asks for {asked}; {devices} devices are present. Choose sizes whose product is {devices}."
         )
-    # Auto: Linen's partitioning metadata fails on an Explicit mesh, the default of make_mesh.
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return tuple(sizes)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

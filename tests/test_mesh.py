@@ -20,7 +20,7 @@ def eight(monkeypatch):
     """As if eight devices were there."""
     monkeypatch.setattr(jax, "device_count", lambda: 8)
 
-    def make_mesh(sizes, axes, axis_types):
+    def make_mesh(sizes, axes, axis_types, devices):
         return SimpleNamespace(shape=dict(zip(axes, sizes, strict=True)))
 
     monkeypatch.setattr(jax, "make_mesh", make_mesh)
@@ -48,6 +48,25 @@ def test_minus_one_takes_the_devices_that_are_left(eight, sizes, expected):
 def test_an_impossible_mesh_is_an_input_error(eight, sizes, message):
     with pytest.raises(InputError, match=message):
         meshes.make_mesh(MeshConfig(*sizes))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sides", "lies"),
+    [
+        ((16, 16, 1), (16, 16), True),
+        ((1, 256, 1), (16, 16), True),
+        ((4, 16, 1), (4, 4, 4), True),
+        ((4, 4, 4), (4, 4, 4), True),
+        ((4, 16, 1), (8, 8), False),
+        ((32, 8, 1), (16, 16), False),
+    ],
+)
+def test_the_axes_of_a_mesh_are_whole_sides_of_a_torus(sizes, sides, lies):
+    """As JAX makes meshes of TPUs; it does not split a side."""
+    if lies:
+        return meshes.check_torus(sizes, sides)
+    with pytest.raises(InputError, match=rf"data={sizes[0]} x fsdp={sizes[1]} .* torus of {sides[0]} x {sides[1]}"):
+        meshes.check_torus(sizes, sides)
 
 
 def mesh_of(data, fsdp, tensor):

@@ -89,6 +89,7 @@ class Block(nn.Module):
     dtype: str
     lora: LoraConfig
     norm: type[nn.Module]
+    remat: str
 
     def setup(self):
         self.attention_norm = self.norm(self.lora)
@@ -109,6 +110,9 @@ class Block(nn.Module):
 
         if has_reader is None or self.is_initializing():
             return output(self, x, y), own
+        # What a branch leaves for its backward pass comes out of it whole, one array for each elementwise derivative:
+        # so the branch computes it again itself, and leaves its inputs.
+        output = output if self.remat == "none" else nn.remat(output, prevent_cse=False)
         # Of the parameters alone: a branch not taken has nothing to sow.
         return nn.cond(has_reader, output, lambda block, x, y: x, self, x, y, variables="params"), own
 
@@ -156,7 +160,7 @@ class Transformer(nn.Module):
             length=depth,
             unroll=self.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(self.config, self.width, self.mlp, self.dtype, self.lora, self.norm, name="layers")
+        )(self.config, self.width, self.mlp, self.dtype, self.lora, self.norm, self.remat, name="layers")
         has_reader = jnp.arange(depth) < depth - 1 if only_keys_values else None  # a bool would be traced by remat
         x, own = layers(x.astype(self.dtype), seen, has_reader, positions, visible, condition)
         y, _ = self.norm(self.lora, name="final_norm")(x, condition)  # outside the branch: its weights exist either way

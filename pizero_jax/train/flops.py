@@ -14,25 +14,6 @@ from pizero_jax.config import (
     VisionConfig,
 )
 
-# Dense bfloat16 FLOP/s per chip from the vendors' data sheets, by the beginning of JAX's device kind.
-PEAK_FLOPS = {
-    "NVIDIA B200": 2250e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA GeForce RTX 4090": 165e12,
-    "TPU v6 lite": 918e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v4": 275e12,
-}
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """Of one chip; None if it is not in the table."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if device_kind.startswith(name)), None)
-
 
 def forward_flops(config: PolicyConfig, samples_per_observation: int = 1) -> float:
     """FLOPs of one row's loss, forward, all cameras there; a multiply-add counts two, a backward pass twice as much.

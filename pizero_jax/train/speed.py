@@ -9,7 +9,8 @@ from typing import Any
 import jax
 
 from pizero_jax.config import TrainConfig
-from pizero_jax.train.flops import forward_flops, peak_flops, tokens_per_row
+from pizero_jax.train.chips import peak_flops
+from pizero_jax.train.flops import forward_flops, tokens_per_row
 
 
 def rates(config: TrainConfig, samples_per_s: float) -> dict[str, float]:

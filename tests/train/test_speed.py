@@ -7,7 +7,7 @@ import pytest
 
 from configs import pi0
 from pizero_jax import config as configs
-from pizero_jax.train import flops, loop, speed
+from pizero_jax.train import chips, flops, loop, speed
 
 
 def test_rates_are_those_of_the_published_model(monkeypatch):
@@ -28,9 +28,9 @@ def test_tokens_are_counted_for_every_policy(variants, name, tokens):
 
 
 def test_a_chip_s_peak_is_found_by_its_kind():
-    assert flops.peak_flops("NVIDIA H200") == 989e12
-    assert flops.peak_flops("TPU v5 lite") == 197e12
-    assert flops.peak_flops("cpu") is None
+    assert chips.peak_flops("NVIDIA H200") == 989e12
+    assert chips.peak_flops("TPU v5 lite") == 197e12
+    assert chips.peak_flops("cpu") is None
 
 
 def test_goodput_counts_what_was_lost_between_two_runs():
