@@ -205,6 +205,8 @@ def test_a_hang_is_ended(tmp_path):
     assert result.returncode == 128 + signal.SIGKILL
 
 
+@pytest.mark.nightly
+@pytest.mark.skipif(not os.environ.get("PIZERO_NIGHTLY"), reason="PIZERO_NIGHTLY=1 asks for it")
 def test_supervising_that_is_told_to_stop_saves_and_says_that_it_can_go_on(started, tmp_path):
     run = started(tmp_path / "told", (1, 1), f"--config.steps={LONG}", launcher="supervise")
     wait_for(run, lambda: len(losses(run.workdir)) >= 1)

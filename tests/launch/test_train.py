@@ -22,6 +22,10 @@ from pizero_jax.data.records import read_records
 ROOT = Path(__file__).parents[2]
 RLDS = ROOT / "tests/data/rlds_tiny"
 
+NIGHTLY = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(not os.environ.get("PIZERO_NIGHTLY"), reason="PIZERO_NIGHTLY=1 asks for it"),
+]
 FAST = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles in a third of the time
 
 SMALL = [
@@ -267,7 +271,7 @@ def test_a_workdir_that_is_in_use_is_left_alone(forked, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pi0_fast", "pi05_insulated"])
+@pytest.mark.parametrize("name", ["pi0_fast", pytest.param("pi05_insulated", marks=NIGHTLY)])
 def test_policies_that_write_tokens_train_resume_and_act(tmp_path, name):
     """Stopped after 3 of 6 steps and resumed, with the tokenizer that it began with, a run goes on as if unbroken."""
     flags = [flag for flag in SMALL if name != "pi0_fast" or ".expert." not in flag]
