@@ -175,7 +175,7 @@ def test_a_killed_process_is_replaced_without_anybody(started, unbroken, tmp_pat
     at_checkpoint(run)
     os.kill(members(run)[1], signal.SIGKILL)
     assert run.process.wait(300) == 0, run.log.read_text()
-    assert "starting again from step" in run.log.read_text()
+    assert "starting again from step" in run.log.read_text(errors="replace")
     assert losses(run.workdir) == losses(unbroken)
 
 
@@ -258,5 +258,5 @@ def test_twenty_kills_lose_nothing_beyond_the_last_checkpoint(started, finished,
         time.sleep(rng.uniform(0, 0.5))
         os.kill(members(run)[rng.integers(2)], signal.SIGKILL)
     assert run.process.wait(600) == 0, run.log.read_text()
-    assert run.log.read_text().count("starting again") == 20
+    assert run.log.read_text(errors="replace").count("starting again") == 20
     assert losses(run.workdir) == losses(expected)
