@@ -226,7 +226,7 @@ class Processor:
     def prompt_tokens(self, state: Float[np.ndarray, "*history P"], instruction: str) -> int:
         """How many tokens the prompt takes with this raw state; `observation` cuts those that are too many.
 
-        None for policies without words.
+        0 for policies without words.
         """
         return len(self._ids(instruction, self._bins(self._state.normalize(state))))
 
