@@ -1,5 +1,6 @@
 """A trained policy as a folder that runs without this package (`serve/standalone.py`)."""
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Sequence
@@ -86,7 +87,10 @@ def export(
 
 
 def check(trained: TrainedPolicy, folder: Path) -> None:
+    """Raises an InputError if `export` cannot write this policy there."""
     config = trained.config
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise InputError("jax.export needs the package flatbuffers: pip install 'pizero_jax[serve]'")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"--output={folder} is not empty; name a new folder")
     if trained.policy.velocity is None:

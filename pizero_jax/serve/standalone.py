@@ -5,7 +5,7 @@
     policy = Exported("exported")
     actions = policy.infer({"image": picture}, state, "open the drawer", seed=0)  # [C, a], in the data set's units
 
-A SentencePiece tokenizer needs the package sentencepiece; that of bytes needs none.
+JAX's export needs the package flatbuffers, and a SentencePiece tokenizer sentencepiece; that of bytes needs none.
 """
 
 import json

@@ -114,7 +114,8 @@ def test_a_folder_acts_bit_for_bit_where_only_jax_and_numpy_are(relative, tmp_pa
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "bare"], check=True)
     python = str(tmp_path / "bare/bin/python")
     subprocess.run(
-        [python, "-m", "pip", "install", "-q", f"jax=={jax.__version__}", f"numpy=={np.__version__}"], check=True
+        [python, "-m", "pip", "install", "-q", f"jax=={jax.__version__}", f"numpy=={np.__version__}", "flatbuffers"],
+        check=True,
     )
     export(relative, tmp_path / "exported", ["cpu", "cuda", "tpu"])
     listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True)
