@@ -27,12 +27,11 @@ def main() -> None:
     for platform in PLATFORMS.value:
         if platform not in KNOWN:
             raise InputError(f"--platforms={platform}; known: {', '.join(KNOWN)}")
-    from pizero_jax.serve.export import export
+    from pizero_jax.serve.export import check_folder, export
     from pizero_jax.serve.policy import load
 
     output = Path(OUTPUT.value)
-    if output.exists() and any(output.iterdir()):
-        raise InputError(f"--output={output} is not empty; name a new folder")
+    check_folder(output)
     trained = load(CHECKPOINT.value, step=STEP.value, dataset=DATASET.value)
     export(trained, output, PLATFORMS.value, NUM_STEPS.value, DTYPE.value)
     size = sum(file.stat().st_size for file in output.iterdir())

@@ -61,9 +61,9 @@ class CompiledPolicy:
         return actions, well_formed, {"act": acted - start, "finish": time.perf_counter() - acted}
 
     def replaced(self, trained: TrainedPolicy) -> "CompiledPolicy":
-        """The same programs with the weights of another checkpoint; compiled anew if those have other shapes."""
-        params = placed(trained.params, None)
-        if trained.config.policy != self.trained.config.policy or _shapes(params) != _shapes(self.params):
+        """The same programs with the weights of another checkpoint; compiled anew if policy, loss or shapes differ."""
+        params, old, new = placed(trained.params, None), self.trained.config, trained.config
+        if (new.policy, new.loss) != (old.policy, old.loss) or _shapes(params) != _shapes(self.params):
             return compile_policy(trained, self.sizes, self.num_steps, real_time=self.real_time)
         return dataclasses.replace(self, trained=trained, params=jax.tree.map(_as_type, params, self.params))
 

@@ -91,8 +91,7 @@ def check(trained: TrainedPolicy, folder: Path) -> None:
     config = trained.config
     if importlib.util.find_spec("flatbuffers") is None:
         raise InputError("jax.export needs the package flatbuffers: pip install 'pizero_jax[serve]'")
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"--output={folder} is not empty; name a new folder")
+    check_folder(folder)
     if trained.policy.velocity is None:
         raise InputError(
             f"config.policy.name = {config.policy.name!r} has no flow: only policies with one are exported"
@@ -101,3 +100,9 @@ def check(trained: TrainedPolicy, folder: Path) -> None:
         raise InputError(f"config.data.history = {config.data.history}: policies of one moment can be exported only")
     if config.policy.solver == "ddpm":
         raise InputError("config.policy.solver = 'ddpm' draws noise in every step, which is not exported; set 'ddim'")
+
+
+def check_folder(folder: Path) -> None:
+    """Raises an InputError if something is there already."""
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"--output={folder} is not empty; name a new folder")
