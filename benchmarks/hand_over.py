@@ -29,7 +29,7 @@ _EPISODES = flags.DEFINE_integer("episodes", 50, "Start states for each workdir.
 _EXECUTE = flags.DEFINE_integer("execute", None, "Actions between two looks; the config's by default.")
 _FIGURE = flags.DEFINE_string("figure", None, "A picture of it.")
 
-HZ = 10
+HZ = 20  # so that four actions are 200 ms
 
 
 def main() -> None:
