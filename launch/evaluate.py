@@ -26,6 +26,7 @@ from pizero_jax.provenance import versions
 from pizero_jax.report import animation, figures, intervals, tables
 from pizero_jax.serve import acting
 from pizero_jax.serve.acting import Acting
+from pizero_jax.serve.coherence import Coherent
 from pizero_jax.serve.policy import load
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a training run.")
@@ -43,6 +44,9 @@ DATASET = flags.DEFINE_string("dataset", None, "Of a checkpoint of a mixture, th
 LATENCY = flags.DEFINE_float("latency_ms", 0.0, "Chunks arrive so late; the robot goes on meanwhile.", lower_bound=0.0)
 JITTER = flags.DEFINE_float("jitter_ms", 0.0, "So much later at most, at random for each chunk.", lower_bound=0.0)
 REAL_TIME = flags.DEFINE_bool("real_time", False, "Tell the policy what is executed until its chunk arrives.")
+SAMPLES = flags.DEFINE_integer(
+    "samples", 1, "Chunks drawn at each look; the one that goes on best from the last is taken.", lower_bound=1
+)
 HZ = flags.DEFINE_float(
     "hz", None, "Actions per second, which delays need; the data set's by default.", lower_bound=0.1
 )
@@ -109,6 +113,8 @@ def check(policy: Acting, env: EnvConfig) -> None:
             f"--real_time: chunks come up to {late(policy)} actions late, and this policy was trained with "
             f"config.loss.max_delay = {policy.max_delay}"
         )
+    if SAMPLES.value > 1 and policy.num_steps is None:
+        raise InputError(f"--samples={SAMPLES.value}: this policy has no flow, and draws nothing; leave it out")
     envs.check_rendering(env)
 
 
@@ -136,6 +142,7 @@ def evaluate(policy: Acting, env_config: EnvConfig, output: Path) -> dict:
             "latency_ms": LATENCY.value,
             "jitter_ms": JITTER.value,
             "real_time": REAL_TIME.value,
+            "samples": SAMPLES.value,
             **dataclasses.asdict(env_config),
         },
         "versions": versions(),
@@ -164,13 +171,16 @@ def run_tasks(policy: Acting, env_config: EnvConfig, label: str) -> dict[str, li
 def run_episode(policy: Acting, env, env_config: EnvConfig, seed: int, record: bool) -> Rollout:
     looks, random = iter(range(env_config.max_steps)), np.random.default_rng(seed)
 
-    def infer(observation, instruction, ahead):
-        return policy.infer(observation, instruction, seed, next(looks), ahead)
+    def draw(observation, instruction, ahead):
+        look = next(looks)
+        numbers = range(look, look + SAMPLES.value * env_config.max_steps, env_config.max_steps)
+        return np.stack([policy.infer(observation, instruction, seed, number, ahead) for number in numbers])
 
     def delay():
         latency = LATENCY.value + JITTER.value * random.random()
         return math.ceil(latency / 1e3 * (HZ.value or policy.hz)) if latency else 0
 
+    infer = Coherent(draw, env_config.execute)
     act = acting.HandOver(infer, env_config.execute, delay, late(policy), REAL_TIME.value)
     result = rollout(
         env, act, seed=seed, split="eval", max_steps=env_config.max_steps, execute=env_config.execute, record=record

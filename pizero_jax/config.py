@@ -138,6 +138,30 @@ class Pi0Config(FlowConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class TwoTimesConfig(FlowConfig):
+    """pi0 whose expert knows spans of time; `flow_share` of the samples have none."""
+
+    flow_share: float
+    shortest_period: float
+    error_power: float
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanFlowConfig(TwoTimesConfig):
+    """MeanFlow (arXiv 2505.13447)."""
+
+    name: Literal["mean_flow"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShortcutConfig(TwoTimesConfig):
+    """Shortcut models (arXiv 2410.12557): the smallest step is 1 / 2^`halvings`."""
+
+    name: Literal["shortcut"]
+    halvings: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Pi05Config(FlowConfig):
     """pi0.5 (arXiv 2504.16054), its flow alone."""
 
@@ -224,7 +248,15 @@ class ActConfig(WordlessConfig):
 
 
 PolicyConfig = (
-    Pi0Config | Pi05Config | InsulatedConfig | Pi0FastConfig | RegressionConfig | DiffusionPolicyConfig | ActConfig
+    Pi0Config
+    | MeanFlowConfig
+    | ShortcutConfig
+    | Pi05Config
+    | InsulatedConfig
+    | Pi0FastConfig
+    | RegressionConfig
+    | DiffusionPolicyConfig
+    | ActConfig
 )
 
 
@@ -462,6 +494,8 @@ class TrainConfig:
                 _check_diffusion_policy(p)
             case ActConfig():
                 _check_act(p)
+        if isinstance(p, TwoTimesConfig):
+            _check_two_times(p, self.loss)
         if isinstance(p, SolverConfig):
             _require(p.num_steps >= 1, "config.policy.num_steps", p.num_steps, "at least 1")
         if isinstance(p, RegressionConfig | ActConfig):
@@ -530,6 +564,19 @@ def _check_backbone(p: BackboneConfig) -> None:
     if isinstance(p, FlowConfig):
         width = p.expert.width
         _require(width % 2 == 0, "config.policy.expert.width", width, "even, for sines and cosines")
+
+
+def _check_two_times(p: TwoTimesConfig, loss: LossConfig) -> None:
+    for key, only in (("path", "straight"), ("prediction", "u"), ("max_delay", 0)):
+        value = getattr(loss, key)
+        _require(value == only, f"config.loss.{key}", value, f"{only!r} for {p.name!r}, which learns mean velocities")
+    _require(p.solver == "euler", "config.policy.solver", p.solver, f"'euler' for {p.name!r}, whose steps are whole")
+    _require(0 <= p.flow_share <= 1, "config.policy.flow_share", p.flow_share, "in [0, 1]")
+    period = p.shortest_period
+    _require(0 < period <= 4, "config.policy.shortest_period", period, "positive, and at most the longest, 4")
+    _require(p.error_power >= 0, "config.policy.error_power", p.error_power, "0 or more")
+    if isinstance(p, ShortcutConfig):
+        _require(p.halvings >= 1, "config.policy.halvings", p.halvings, "at least 1")
 
 
 GROUP = 16

@@ -23,12 +23,14 @@ from pizero_jax.config import (
     InsulatedConfig,
     LanguageConfig,
     LossConfig,
+    MeanFlowConfig,
     Pi0Config,
     Pi0FastConfig,
     Pi05Config,
     PolicyConfig,
     RegressionConfig,
     ResNetConfig,
+    ShortcutConfig,
     UnetConfig,
     VisionConfig,
 )
@@ -77,8 +79,11 @@ def variants(tiny) -> dict[str, PolicyConfig]:
     wordless = {field.name: getattr(tiny, field.name) for field in dataclasses.fields(AnyPolicyConfig)}
     wordless |= {"resnet": ResNetConfig(widths=(16,), depth=1)}
     flow = common | {"expert": tiny.expert, "solver": tiny.solver, "num_steps": tiny.num_steps}
+    two_times = flow | {"flow_share": 0.5, "shortest_period": 1.0, "error_power": 0.0}
     return {
         "pi0": tiny,
+        "mean_flow": MeanFlowConfig(**two_times, name="mean_flow"),
+        "shortcut": ShortcutConfig(**two_times, name="shortcut", halvings=3),
         "pi05": Pi05Config(**flow, name="pi05"),
         "pi05_insulated": InsulatedConfig(**flow, name="pi05_insulated", token_length=6),
         "pi0_fast": Pi0FastConfig(**common, name="pi0_fast", token_length=6, openpi_positions=False),

@@ -1,11 +1,23 @@
 """One file per published policy, one table from name to code."""
 
 from pizero_jax.config import LossConfig, PolicyConfig
-from pizero_jax.policies import act, diffusion_policy, pi0, pi0_fast, pi05, pi05_insulated, regression
+from pizero_jax.policies import (
+    act,
+    diffusion_policy,
+    mean_flow,
+    pi0,
+    pi0_fast,
+    pi05,
+    pi05_insulated,
+    regression,
+    shortcut,
+)
 from pizero_jax.types import Policy
 
 POLICIES = {
     "pi0": pi0.make,
+    "mean_flow": mean_flow.make,
+    "shortcut": shortcut.make,
     "pi05": pi05.make,
     "pi05_insulated": pi05_insulated.make,
     "pi0_fast": pi0_fast.make,

@@ -6,11 +6,14 @@ from pizero_jax.config import (
     DiffusionPolicyConfig,
     FlowConfig,
     InsulatedConfig,
+    MeanFlowConfig,
     Pi0Config,
     Pi0FastConfig,
     PolicyConfig,
     RegressionConfig,
     ResNetConfig,
+    ShortcutConfig,
+    TwoTimesConfig,
     VisionConfig,
 )
 
@@ -26,6 +29,7 @@ def forward_flops(config: PolicyConfig, samples_per_observation: int = 1) -> flo
         language  S (2 D N H + 3 D F) (L - 1) + 2 S S N H (L - 1) + 2 S D K H L    S tokens: pictures and prompt
         tokens    T (2 D N H + 2 D K H + 3 D F) L + 2 T (S + T) N H L, T of them after the prompt, and (T + 1) D V
         expert    the same without D V; T = 1 + M C tokens: pi0's state and M chunks
+                  MeanFlow's derivative by time takes as much again, attention twice; shortcuts take three passes
 
     Multiply-adds; letters as elsewhere, each expert with its own D and F. Policies without a backbone: `_unet`, `_act`.
     """
@@ -40,7 +44,7 @@ def forward_flops(config: PolicyConfig, samples_per_observation: int = 1) -> flo
     if writes:
         total += _tokens(config, S, config.token_length - 1)
     if isinstance(config, FlowConfig):
-        total += _expert(config, S, samples_per_observation)
+        total += _expert(config, S, samples_per_observation) + _again(config, S, samples_per_observation)
     if isinstance(config, RegressionConfig):
         total += _regression(config, S)
     return 2.0 * total
@@ -76,7 +80,7 @@ def tokens_per_row(config: PolicyConfig, samples_per_observation: int = 1) -> in
         case RegressionConfig():
             return _prefix(config) + 1 + C
     written = config.token_length if isinstance(config, InsulatedConfig | Pi0FastConfig) else 0
-    suffix = isinstance(config, Pi0Config) + chunks
+    suffix = isinstance(config, Pi0Config | TwoTimesConfig) + chunks
     return _prefix(config) + written + (suffix if isinstance(config, FlowConfig) else 0)
 
 
@@ -117,11 +121,24 @@ def _tokens(config: BackboneConfig, S: int, T: int) -> int:
 
 def _expert(config: FlowConfig, S: int, M: int) -> int:
     D, A, steps = config.expert.width, config.action_dim, M * config.chunk
-    if isinstance(config, Pi0Config):
-        lead, around = 1, config.state_dim * D + steps * 3 * D * D  # the state, and actions mixed with the time
+    if isinstance(config, Pi0Config | TwoTimesConfig):
+        spans = M * isinstance(config, TwoTimesConfig)
+        lead, around = 1, config.state_dim * D + (steps * 3 + spans) * D * D  # the state, actions mixed with the time
     else:
         lead, around = 0, M * (2 + 3 * (2 * config.attention.depth + 1)) * D * D  # the time, and the norms
     return _later(config, D, config.expert.mlp, S, lead + steps) + around + steps * 2 * A * D
+
+
+def _again(config: FlowConfig, S: int, M: int) -> int:
+    """What the expert computes beside its pass, to learn mean velocities; no backward pass goes through it."""
+    match config:
+        case MeanFlowConfig():  # of a product of two, the derivative is two products; the state has none
+            a, T = config.attention, 1 + M * config.chunk
+            attention = a.depth * 2 * T * (S + T) * a.heads * a.head_dim
+            return _expert(config, S, M) + attention - config.state_dim * config.expert.width
+        case ShortcutConfig():
+            return 2 * _expert(config, S, M)
+    return 0
 
 
 def _regression(config: RegressionConfig, S: int) -> int:

@@ -68,12 +68,12 @@ def test_the_formula_counts_what_the_loss_computes(tiny, make_batch, vision, sam
     assert counted(traced.jaxpr) == pytest.approx(forward_flops(config, samples), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["pi05", "pi05_insulated", "pi0_fast"])
+@pytest.mark.parametrize("name", ["mean_flow", "shortcut", "pi05", "pi05_insulated", "pi0_fast"])
 def test_the_formula_counts_what_the_losses_of_the_other_policies_compute(variants, make_batch, name):
     config = dataclasses.replace(
         variants[name], attention=dataclasses.replace(variants[name].attention, depth=LANGUAGE_DEPTH)
     )
-    if name != "pi05":
+    if hasattr(config, "token_length"):
         config = dataclasses.replace(config, token_length=BLOCK)  # logits come in whole blocks
     policy = policies.make(config, LossConfig(samples_per_observation=2, openpi_padding=False, flow_weight=1.0))
     params = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
