@@ -26,6 +26,7 @@ from pizero_jax.provenance import versions
 from pizero_jax.report import animation, figures, intervals, tables
 from pizero_jax.serve import acting
 from pizero_jax.serve.acting import Acting
+from pizero_jax.serve.compiled import METHODS
 from pizero_jax.serve.policy import load
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a training run.")
@@ -35,6 +36,7 @@ EPISODES = flags.DEFINE_integer("episodes", 50, "Start states per task, the same
 TASKS = flags.DEFINE_list("tasks", None, "Tasks; those of the checkpoint's config.env by default.")
 SEED = flags.DEFINE_integer("seed", 0, "The start states and the noise of the flow follow from it.", lower_bound=0)
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "Solver steps; the config's by default.", lower_bound=1)
+SOLVER = flags.DEFINE_enum("solver", None, METHODS, "How the flow is solved; the config's by default.")
 EXECUTE = flags.DEFINE_integer(
     "execute", None, "Actions executed of each chunk; the config's by default.", lower_bound=1
 )
@@ -59,7 +61,7 @@ def main() -> None:
                 "--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo"
             )
         trained = load(CHECKPOINT.value, step=STEP.value, dataset=DATASET.value)
-        run(acting.of_checkpoint(trained, NUM_STEPS.value))
+        run(acting.of_checkpoint(trained, NUM_STEPS.value, SOLVER.value))
         return
     for flag in (CHECKPOINT, STEP, DATASET):
         if flag.value is not None:
@@ -70,7 +72,7 @@ def main() -> None:
 
     try:
         with Client(SERVER.value, api_key=os.environ.get("PIZERO_API_KEY")) as client:
-            run(acting.of_server(client.infer, client.metadata, NUM_STEPS.value))
+            run(acting.of_server(client.infer, client.metadata, NUM_STEPS.value, SOLVER.value))
     except (Refused, ConnectionError) as error:
         raise InputError(f"--server={SERVER.value}: {error}") from error
 
@@ -133,6 +135,7 @@ def evaluate(policy: Acting, env_config: EnvConfig, output: Path) -> dict:
             "episodes": EPISODES.value,
             "seed": SEED.value,
             "num_steps": policy.num_steps,
+            "solver": policy.solver,
             "latency_ms": LATENCY.value,
             "jitter_ms": JITTER.value,
             "real_time": REAL_TIME.value,

@@ -30,7 +30,10 @@ HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 i
 PORT = flags.DEFINE_integer("port", 8000, "0 takes a free one.", lower_bound=0, upper_bound=65535)
 BATCHES = flags.DEFINE_list("batches", ["1", "2", "4", "8"], "Batch sizes that are compiled.")
 NUM_STEPS = flags.DEFINE_list(
-    "num_steps", [], "Solver steps that requests may ask for, the default first; the config's only by default."
+    "num_steps",
+    [],
+    "Solver steps that requests may ask for, the default first, each with its solver if that is another than the "
+    "config's: 10,5:heun. The config's only by default.",
 )
 REAL_TIME = flags.DEFINE_bool("real_time", False, "Answer requests that say what is ahead, by real-time chunking.")
 DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of the weights; as they were saved by default.")
@@ -61,7 +64,7 @@ def main() -> None:
     from pizero_jax.serve.compiled import compile_policy
     from pizero_jax.serve.policy import load
 
-    batches, num_steps, tls = numbers("batches", BATCHES.value), numbers("num_steps", NUM_STEPS.value), context()
+    batches, tls = numbers("batches", BATCHES.value), context()
     if not batches:
         raise InputError("--batches is empty; name the batch sizes to compile, such as --batches=1,2,4")
     take = functools.partial(load, CHECKPOINT.value, dataset=DATASET.value)
@@ -81,7 +84,7 @@ def main() -> None:
         tls=tls,
         names=server.Names(tuple(STATE.value), tuple(IGNORE.value), PROMPT.value),
     )
-    policy = compile_policy(trained, batches, num_steps, DTYPE.value, real_time=REAL_TIME.value)
+    policy = compile_policy(trained, batches, solvers(trained), DTYPE.value, real_time=REAL_TIME.value)
     asyncio.run(serve(server.PolicyServer, policy, settings, take))
 
 
@@ -89,6 +92,21 @@ def numbers(flag: str, values: list[str]) -> list[int]:
     if not all(value.isdecimal() and 0 < int(value) <= 1000 for value in values):
         raise InputError(f"--{flag}={','.join(values)} should be whole numbers from 1 to 1000, such as 1,2,4")
     return [int(value) for value in dict.fromkeys(values)]
+
+
+def solvers(trained) -> list:
+    """Those of --num_steps."""
+    from pizero_jax.serve.compiled import METHODS, Solver
+
+    found = []
+    for value in NUM_STEPS.value:
+        steps, _, method = value.partition(":")
+        numbers("num_steps", [steps])
+        method = method or getattr(trained.config.policy, "solver", "")
+        if ":" in value and method not in METHODS:
+            raise InputError(f"--num_steps={value}: {method!r} is none of the solvers {', '.join(METHODS)}")
+        found.append(Solver(int(steps), method))
+    return found
 
 
 def context() -> ssl.SSLContext | None:

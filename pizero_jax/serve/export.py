@@ -12,7 +12,7 @@ import numpy as np
 from pizero_jax.data import tokenizers
 from pizero_jax.errors import InputError
 from pizero_jax.serve import standalone
-from pizero_jax.serve.compiled import blank, of_seeds, placed
+from pizero_jax.serve.compiled import Solver, blank, of_seeds, placed
 from pizero_jax.serve.policy import TrainedPolicy
 from pizero_jax.types import Observation
 
@@ -38,7 +38,8 @@ def export(
     config, processor = trained.config, trained.processor
     check(trained, folder)
     leaves, tree = jax.tree.flatten(placed(trained.params, dtype))
-    act, row = of_seeds(trained, num_steps or config.policy.num_steps), blank(trained)
+    solver = Solver(num_steps or config.policy.num_steps, config.policy.solver)
+    act, row = of_seeds(trained, solver), blank(trained)
 
     def program(leaves, images, image_masks, state, prompt, prompt_mask, seeds):
         return act(

@@ -62,8 +62,9 @@ const seconds = value =>
   value < 1 ? "now" : value < 90 ? `${value.toFixed(0)} s ago` : `${(value / 60).toFixed(0)} min ago`;
 
 function tiles(live) {
+  const solvers = live.num_steps.map((steps, i) => `${steps} ${live.solver[i]}`);
   const shown = {policy: live.policy, checkpoint: `step ${live.step}`, "actions in a chunk": live.chunk,
-    "solver steps": live.num_steps.join(", ") || "none", connections: live.connections, waiting: live.queue};
+    "solver steps": solvers.join(", ") || "none", connections: live.connections, waiting: live.queue};
   one("tiles").replaceChildren(...Object.entries(shown).map(([name, value]) => {
     const tile = made("div");
     tile.append(made("dt", name), made("dd", value));

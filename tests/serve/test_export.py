@@ -12,7 +12,7 @@ import pytest
 
 from pizero_jax.data.transforms import Processor
 from pizero_jax.errors import InputError
-from pizero_jax.serve.compiled import compile_policy
+from pizero_jax.serve.compiled import Solver, compile_policy
 from pizero_jax.serve.export import export
 
 RUN = """
@@ -66,13 +66,13 @@ def outside(folder: Path, tmp_path: Path, python: str = sys.executable) -> np.nd
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
 def test_a_folder_acts_as_the_policy_does_bit_for_bit(relative, tmp_path, dtype):
     export(relative, tmp_path / "exported", ["cpu"], 2, dtype)
-    programs, inputs = compile_policy(relative, (1,), (2,), dtype), given()
+    programs, inputs = compile_policy(relative, (1,), (Solver(2, "euler"),), dtype), given()
     found = outside(tmp_path / "exported", tmp_path)
     for i, actions in enumerate(found):
         cameras = ["front"] if i == 1 else ["front", "wrist"]
         images, state = {camera: inputs[camera][i] for camera in cameras}, inputs["state"][i]
         row = relative.processor.observation(images, state, "reach_the target")
-        np.testing.assert_array_equal(actions, programs.infer([row], state[None], [(7, i)], 2)[0][0])
+        np.testing.assert_array_equal(actions, programs.infer([row], state[None], [(7, i)], Solver(2, "euler"))[0][0])
     assert np.ptp(found, axis=0).min() > 1e-3  # what is seen matters
 
 
