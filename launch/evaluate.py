@@ -24,7 +24,7 @@ from pizero_jax.envs.rollout import Rollout, jerk, rollout
 from pizero_jax.errors import InputError
 from pizero_jax.provenance import versions
 from pizero_jax.report import animation, figures, intervals, tables
-from pizero_jax.serve import acting
+from pizero_jax.serve import acting, quantize
 from pizero_jax.serve.acting import Acting
 from pizero_jax.serve.compiled import METHODS
 from pizero_jax.serve.policy import load
@@ -42,6 +42,7 @@ EXECUTE = flags.DEFINE_integer(
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; the checkpoint's by default.")
 DATASET = flags.DEFINE_string("dataset", None, "Of a checkpoint of a mixture, the data set whose robot it is.")
+WEIGHTS = flags.DEFINE_enum("weights", None, quantize.WEIGHTS, "What they are held as; as they were saved by default.")
 LATENCY = flags.DEFINE_float("latency_ms", 0.0, "Chunks arrive so late; the robot goes on meanwhile.", lower_bound=0.0)
 JITTER = flags.DEFINE_float("jitter_ms", 0.0, "So much later at most, at random for each chunk.", lower_bound=0.0)
 REAL_TIME = flags.DEFINE_bool("real_time", False, "Tell the policy what is executed until its chunk arrives.")
@@ -61,9 +62,10 @@ def main() -> None:
                 "--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo"
             )
         trained = load(CHECKPOINT.value, step=STEP.value, dataset=DATASET.value)
+        trained = quantize.with_weights(trained, WEIGHTS.value)
         run(acting.of_checkpoint(trained, NUM_STEPS.value, SOLVER.value))
         return
-    for flag in (CHECKPOINT, STEP, DATASET):
+    for flag in (CHECKPOINT, STEP, DATASET, WEIGHTS):
         if flag.value is not None:
             raise InputError(f"--{flag.name} is chosen where the server is started; leave it out beside --server")
     if not OUTPUT.value:
@@ -136,6 +138,7 @@ def evaluate(policy: Acting, env_config: EnvConfig, output: Path) -> dict:
             "seed": SEED.value,
             "num_steps": policy.num_steps,
             "solver": policy.solver,
+            "weights": WEIGHTS.value,
             "latency_ms": LATENCY.value,
             "jitter_ms": JITTER.value,
             "real_time": REAL_TIME.value,

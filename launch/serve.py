@@ -8,7 +8,6 @@ docs/serving.md has the wire format, the limits and what is measured.
 """
 
 import asyncio
-import functools
 import os
 import signal
 import ssl
@@ -36,7 +35,9 @@ NUM_STEPS = flags.DEFINE_list(
     "config's: 10,5:heun. The config's only by default.",
 )
 REAL_TIME = flags.DEFINE_bool("real_time", False, "Answer requests that say what is ahead, by real-time chunking.")
-DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of the weights; as they were saved by default.")
+WEIGHTS = flags.DEFINE_enum(
+    "weights", None, ["float32", "bfloat16", "int8"], "What they are held as; as they were saved by default."
+)
 PATIENCE = flags.DEFINE_float("batch_ms", 5.0, "A request waits so long for those of other clients.", lower_bound=0.0)
 QUEUE = flags.DEFINE_integer("queue", 64, "Requests that may wait; more are told that it is busy.", lower_bound=1)
 CONNECTIONS = flags.DEFINE_integer("connections", 256, "Open ones, at most.", lower_bound=1)
@@ -63,11 +64,15 @@ def main() -> None:
         raise InputError(f"serving needs the package {error.name}: pip install 'pizero_jax[serve]'") from error
     from pizero_jax.serve.compiled import compile_policy
     from pizero_jax.serve.policy import load
+    from pizero_jax.serve.quantize import with_weights
 
     batches, tls = numbers("batches", BATCHES.value), context()
     if not batches:
         raise InputError("--batches is empty; name the batch sizes to compile, such as --batches=1,2,4")
-    take = functools.partial(load, CHECKPOINT.value, dataset=DATASET.value)
+
+    def take(step):
+        return with_weights(load(CHECKPOINT.value, step=step, dataset=DATASET.value), WEIGHTS.value)
+
     trained = take(step=STEP.value)
     if trained.config.compile_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(trained.config.compile_cache).expanduser()))
@@ -84,7 +89,7 @@ def main() -> None:
         tls=tls,
         names=server.Names(tuple(STATE.value), tuple(IGNORE.value), PROMPT.value),
     )
-    policy = compile_policy(trained, batches, solvers(trained), DTYPE.value, real_time=REAL_TIME.value)
+    policy = compile_policy(trained, batches, solvers(trained), real_time=REAL_TIME.value)
     asyncio.run(serve(server.PolicyServer, policy, settings, take))
 
 

@@ -77,7 +77,7 @@ class CompiledPolicy:
 
     def replaced(self, trained: TrainedPolicy) -> "CompiledPolicy":
         """The same programs with the weights of another checkpoint; compiled anew if policy, loss or shapes differ."""
-        params, old, new = placed(trained.params, None), self.trained.config, trained.config
+        params, old, new = jax.tree.map(jnp.asarray, trained.params), self.trained.config, trained.config
         if (new.policy, new.loss) != (old.policy, old.loss) or _shapes(params) != _shapes(self.params):
             return compile_policy(trained, self.sizes, self.solvers, real_time=self.real_time)
         return dataclasses.replace(self, trained=trained, params=jax.tree.map(_as_type, params, self.params))
@@ -91,7 +91,6 @@ def compile_policy(
     trained: TrainedPolicy,
     sizes: Sequence[int] = (1,),
     solvers: Sequence[Solver] = (),
-    dtype: str | None = None,
     *,
     real_time: bool = False,
 ) -> CompiledPolicy:
@@ -99,7 +98,6 @@ def compile_policy(
 
     Args:
       solvers: the config's by default.
-      dtype: of the weights, such as "bfloat16"; as they were saved by default.
       real_time: also for chunks that go on from a plan.
 
     Raises:
@@ -115,7 +113,7 @@ def compile_policy(
     solvers = tuple(dict.fromkeys(solvers)) or ((of_config(trained),) if flow else ())
     if any(solver.method == "ddpm" for solver in solvers):  # one draw for a batch: an answer would depend on who asks
         raise InputError("config.policy.solver = 'ddpm' draws noise in every step, which is not served; set 'ddim'")
-    params, row = placed(trained.params, dtype), blank(trained)
+    params, row = jax.tree.map(jnp.asarray, trained.params), blank(trained)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     C, A = trained.config.policy.chunk, trained.config.policy.action_dim
 
@@ -147,14 +145,6 @@ def blank(trained: TrainedPolicy) -> Observation:
     size = trained.config.policy.image_size
     images = {camera: np.zeros((size, size, 3), np.uint8) for camera in trained.config.data.cameras}
     return trained.processor.observation(images, trained.statistics["state"].mean, "")
-
-
-def placed(params: Params, dtype: str | None) -> Params:
-    """Floating-point weights as `dtype` on the device; as they are without one."""
-    change = dtype and jnp.dtype(dtype)
-    return jax.tree.map(
-        lambda x: jnp.asarray(x, change) if change and jnp.issubdtype(x.dtype, jnp.floating) else jnp.asarray(x), params
-    )
 
 
 def of_seeds(trained: TrainedPolicy, solver: Solver | None):

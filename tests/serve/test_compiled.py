@@ -8,6 +8,7 @@ import pytest
 from pizero_jax.errors import InputError
 from pizero_jax.serve.compiled import Solver, compile_policy
 from pizero_jax.serve.policy import Ahead
+from pizero_jax.serve.quantize import with_weights
 from pizero_jax.serve.request import Names, Reader
 
 TWO, HEUN = Solver(2, "euler"), Solver(3, "heun")
@@ -61,7 +62,7 @@ def test_weights_of_a_later_checkpoint_take_the_place_of_those_before_without_co
 
 
 def test_weights_in_half_the_memory_act_about_alike(network, programs):
-    halved = compile_policy(network, (1,), (TWO,), "bfloat16")
+    halved = compile_policy(with_weights(network, "bfloat16"), (1,), (TWO,))
     assert {x.dtype for x in jax.tree.leaves(halved.params)} == {jnp.dtype("bfloat16")}
     _, rows, states, seeds = asked(network, 1)
     full, half = (p.infer(rows, states, seeds, TWO)[0] for p in (programs, halved))

@@ -14,6 +14,7 @@ from pizero_jax.data.transforms import Processor
 from pizero_jax.errors import InputError
 from pizero_jax.serve.compiled import Solver, compile_policy
 from pizero_jax.serve.export import export
+from pizero_jax.serve.quantize import with_weights
 
 RUN = """
 import json, sys
@@ -63,10 +64,11 @@ def outside(folder: Path, tmp_path: Path, python: str = sys.executable) -> np.nd
     return np.load(tmp_path / "found.npy")
 
 
-@pytest.mark.parametrize("dtype", [None, "bfloat16"])
-def test_a_folder_acts_as_the_policy_does_bit_for_bit(relative, tmp_path, dtype):
-    export(relative, tmp_path / "exported", ["cpu"], 2, dtype)
-    programs, inputs = compile_policy(relative, (1,), (Solver(2, "euler"),), dtype), given()
+@pytest.mark.parametrize("weights", [None, "bfloat16", "int8"])
+def test_a_folder_acts_as_the_policy_does_bit_for_bit(relative, tmp_path, weights):
+    trained = with_weights(relative, weights)
+    export(trained, tmp_path / "exported", ["cpu"], 2)
+    programs, inputs = compile_policy(trained, (1,), (Solver(2, "euler"),)), given()
     found = outside(tmp_path / "exported", tmp_path)
     for i, actions in enumerate(found):
         cameras = ["front"] if i == 1 else ["front", "wrist"]
