@@ -52,6 +52,12 @@ KEY = flags.DEFINE_string("tls_key", None, "PEM file of the certificate's privat
 STATE = flags.DEFINE_list("state", [], "Fields that together are the state, if the robot does not call it 'state'.")
 IGNORE = flags.DEFINE_list("ignore", [], "Fields that may come and are not read.")
 PROMPT = flags.DEFINE_string("default_prompt", "", "Instruction of requests without one.")
+REPLAY = flags.DEFINE_string(
+    "replay",
+    None,
+    "Data set, or DATA:NUMBER, of which the page shows an episode against what the policy would do; :NUMBER alone is "
+    "of the data that it was trained on.",
+)
 KEYS = "PIZERO_API_KEYS"
 
 
@@ -59,6 +65,7 @@ def main() -> None:
     if not CHECKPOINT.value:
         raise InputError("--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo")
     try:
+        from pizero_jax.serve import replay as replaying
         from pizero_jax.serve import server
     except ModuleNotFoundError as error:
         raise InputError(f"serving needs the package {error.name}: pip install 'pizero_jax[serve]'") from error
@@ -89,8 +96,9 @@ def main() -> None:
         tls=tls,
         names=server.Names(tuple(STATE.value), tuple(IGNORE.value), PROMPT.value),
     )
+    episode = None if REPLAY.value is None else replaying.open_episode(trained, REPLAY.value)
     policy = compile_policy(trained, batches, solvers(trained), real_time=REAL_TIME.value)
-    asyncio.run(serve(server.PolicyServer, policy, settings, take))
+    asyncio.run(serve(server.PolicyServer, policy, settings, take, episode))
 
 
 def numbers(flag: str, values: list[str]) -> list[int]:
@@ -128,9 +136,11 @@ def context() -> ssl.SSLContext | None:
     return made
 
 
-async def serve(make: Callable, policy, settings, take: Callable) -> None:
+async def serve(make: Callable, policy, settings, take: Callable, episode) -> None:
     """Until SIGTERM or SIGINT."""
-    served = make(policy, settings)
+    from pizero_jax.serve.replay import replay
+
+    served, config, tasks = make(policy, settings), policy.trained.config, []
     loop, look = asyncio.get_running_loop(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, served.stop)
@@ -146,7 +156,13 @@ async def serve(make: Callable, policy, settings, take: Callable) -> None:
         if STEP.value is None:
             threading.Thread(target=watch, args=(served, policy, take, look), name="reload", daemon=True).start()
 
+        if episode is not None:
+            execute, hz = min(config.env.execute, config.policy.chunk), config.data.chunk_hz or config.data.hz
+            tasks.append(loop.create_task(replay(served, episode, max(1, execute), hz)))
+
     await served.run(started)
+    for task in tasks:
+        task.cancel()
 
 
 def watch(served, policy, take: Callable, look: threading.Event) -> None:

@@ -44,6 +44,7 @@ class Request:
     seed: tuple[int, int] | None  # of the noise
     executed: Float[np.ndarray, "n a"] | None  # since the last request, to be shown
     ahead: Ahead | None = None  # what the chunk has to go on from
+    recorded: Float[np.ndarray, "n a"] | None = None  # from here on, of an episode that is replayed, to be shown
 
 
 class Reader:
@@ -51,9 +52,9 @@ class Reader:
 
     A field is known by its last part: "observation/image", {"images": {"image": ..}} and "image" are the same. A camera
     has the name that it has in the policy or in the data set. A picture of None is absent. "prompt" is the instruction;
-    "num_steps", "solver", "seed" ([seed, look]) and "executed" are optional. So are "ahead" [n, a], the actions that
-    are left of the chunk before, with "delay", how many of them will be executed before the answer is there (real-time
-    chunking).
+    "num_steps", "solver", "seed" ([seed, look]), "executed" and "recorded" are optional. So are "ahead" [n, a], the
+    actions that are left of the chunk before, with "delay", how many of them will be executed before the answer is
+    there (real-time chunking).
     """
 
     def __init__(self, trained: TrainedPolicy, solvers: tuple[Solver, ...], names: Names, real_time: bool = False):
@@ -86,7 +87,8 @@ class Reader:
         with np.errstate(over="ignore"):  # to infinity, which is refused below
             prompt = self._read_prompt(fields.pop("prompt", self._names.prompt), state)
         solver = self._read_solver(fields.pop("num_steps", None), fields.pop("solver", None))
-        seed, executed = _seed(fields.pop("seed", None)), self._read_executed(fields.pop("executed", None))
+        seed = _seed(fields.pop("seed", None))
+        executed, recorded = (self._read_actions(name, fields.pop(name, None)) for name in ("executed", "recorded"))
         ahead = self._read_ahead(fields.pop("ahead", None), fields.pop("delay", None), state)
         if fields:
             cameras = ", ".join(self._processor.data.cameras)
@@ -95,7 +97,7 @@ class Reader:
             row = self._processor.observation(images, state, prompt)
         if not np.isfinite(row.state).all():
             raise InputError("the state is not finite once it is normalised")
-        return Request(row, state, prompt, solver, seed, executed, ahead)
+        return Request(row, state, prompt, solver, seed, executed, ahead, recorded)
 
     def _fields(self, message: Any) -> dict[str, Any]:
         if not isinstance(message, dict):
@@ -141,13 +143,13 @@ class Reader:
         compiled = ", ".join(map(str, self._solvers)) or "none, as this policy has no solver"
         raise InputError(f"num_steps and solver are none of those that the server was started with: {compiled}")
 
-    def _read_executed(self, executed: Any) -> Float[np.ndarray, "n a"] | None:
-        if executed is None:
+    def _read_actions(self, name: str, actions: Any) -> Float[np.ndarray, "n a"] | None:
+        if actions is None:
             return None
-        executed = _numbers("executed", executed, axes=(2,))
-        if executed.shape[1] != self._widths["actions"] or len(executed) > EXECUTED:
-            raise InputError(f"executed has shape {list(executed.shape)}; [n, {self._widths['actions']}] was expected")
-        return executed
+        actions = _numbers(name, actions, axes=(2,))
+        if actions.shape[1] != self._widths["actions"] or len(actions) > EXECUTED:
+            raise InputError(f"{name} has shape {list(actions.shape)}; [n, {self._widths['actions']}] was expected")
+        return actions
 
     def _read_ahead(self, actions: Any, delay: Any, state: Float[np.ndarray, "P"]) -> Ahead | None:
         if actions is None and delay is None:

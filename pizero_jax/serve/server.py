@@ -168,7 +168,7 @@ class PolicyServer:
                 if self._draining:
                     raise Busy("busy: the server is going away")
                 async with asyncio.timeout(self.settings.request_timeout):
-                    answer = await self._answer(frame, peer)
+                    answer = await self.answer(peer, lambda engine: self._read(engine, frame))
             except Exception as error:
                 await self._refuse(connection, peer, error)
                 return None
@@ -209,9 +209,10 @@ class PolicyServer:
 
     # Answers
 
-    async def _answer(self, frame: Any, peer: str) -> dict[str, Any]:
+    async def answer(self, peer: str, read: Callable[[Engine], Request]) -> dict[str, Any]:
+        """The answer to what `read` makes of the policy that is there now; whatever is raised on the way."""
         start, engine = time.perf_counter(), self._engine
-        request = await asyncio.get_running_loop().run_in_executor(self._preparing, self._read, engine, frame)
+        request = await asyncio.get_running_loop().run_in_executor(self._preparing, read, engine)
         read = time.perf_counter()
         kind = engine, request.solver, request.ahead is not None
         actions, well_formed, times = await self._batcher.submit(kind, request)

@@ -134,6 +134,7 @@ def test_what_cannot_be_served_is_one_clear_line(forked, workdir, tmp_path):
         ([here, "--batches="], "--batches"),
         ([here, "--num_steps=2,x"], "--num_steps=x should be whole numbers"),
         ([here, "--num_steps=2:rk45"], "'rk45' is none of the solvers euler, midpoint, heun, rk4, ddim"),
+        ([here, "--replay=/nowhere:3"], "--replay=/nowhere:3: config.data.path = '/nowhere' has neither"),
         ([here, "--tls_key=x"], "--tls_certificate and --tls_key belong together"),
         ([here, f"--tls_certificate={certificate}", "--tls_key=x"], str(certificate)),
         ([f"--checkpoint={tmp_path}"], f"--checkpoint={tmp_path}: there is no folder checkpoints"),
@@ -150,6 +151,7 @@ def test_what_cannot_be_served_is_one_clear_line(forked, workdir, tmp_path):
     (tmp_path / "full/thesis.tex").write_text("unsaved")
     export = [
         ([here, f"--output={tmp_path / 'full'}"], "is not empty; name a new folder"),
+        ([here, f"--output={tmp_path / 'new'}", "--weights=int8"], "recorded observations: --data names them"),
         ([here, f"--output={tmp_path / 'new'}", "--platforms=cpu,abacus"], "--platforms=abacus; known: cpu, cuda"),
     ]
     commands = (("launch.serve", serve), ("launch.evaluate", evaluate), ("launch.export_policy", export))

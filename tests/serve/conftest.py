@@ -82,8 +82,8 @@ def observe():
 
 
 @contextlib.contextmanager
-def serving(policy, **settings):
-    """A server in a thread of its own; yields it, with its `address`."""
+def serving(policy, beside=None, **settings):
+    """A server in a thread of its own, and the coroutine `beside(server)`; yields it, with its `address`."""
     from pizero_jax.serve.server import PolicyServer, Settings
 
     listening, ready, failed = threading.Event(), {}, []
@@ -91,7 +91,15 @@ def serving(policy, **settings):
     async def run():
         server = ready["server"] = PolicyServer(policy, Settings(**{"port": 0} | settings))
         ready["loop"] = asyncio.get_running_loop()
-        await server.run(listening.set)
+        tasks = []
+
+        def started():
+            tasks.extend([asyncio.create_task(beside(server))] if beside else [])
+            listening.set()
+
+        await server.run(started)
+        for task in tasks:
+            task.cancel()
 
     def thread():
         try:

@@ -174,6 +174,7 @@ PICTURE = np.zeros((SIZE, SIZE, 3), np.uint8)
         ({"seed": [1, 2**31]}, "seed"),
         ({"executed": np.zeros((2, 3))}, r"\[n, 2\]"),
         ({"executed": np.full((2, 2), np.nan)}, "not finite"),
+        ({"recorded": np.zeros((2, 3))}, r"recorded has shape \[2, 3\]"),
     ],
 )  # fmt: skip
 def test_a_wrong_request_is_refused_by_name(compiled, observe, change, message):
@@ -185,7 +186,7 @@ def test_a_wrong_request_is_refused_by_name(compiled, observe, change, message):
         reader.read(msgpack_arrays.unpack(msgpack_arrays.pack(observe() | change)))
     assert len(str(error.value)) < 200
     missing = {name: value for name, value in observe().items() if name not in change}
-    if not change.keys() & {"num_steps", "solver", "seed", "executed", "ahead"}:
+    if not change.keys() & {"num_steps", "solver", "seed", "executed", "recorded", "ahead"}:
         with pytest.raises(InputError, match="missing"):
             reader.read(missing)
 
