@@ -26,7 +26,7 @@ from pizero_jax.config import TrainConfig
 from pizero_jax.errors import InputError
 from pizero_jax.report import intervals, tables
 from pizero_jax.report.figures import COLORS
-from pizero_jax.serve.compiled import blank, compile_policy
+from pizero_jax.serve.compiled import Solver, blank, compile_policy
 from pizero_jax.serve.policy import TrainedPolicy, load
 
 _RUNS = flags.DEFINE_string("runs", None, "Folder of workdirs of training runs, as launch.sweep leaves it.")
@@ -121,12 +121,13 @@ def row(trained: TrainedPolicy, steps: int | None, successes: int) -> Row:
 
 def latency(trained: TrainedPolicy, steps: int | None) -> float:
     """Milliseconds of the compiled policy for one observation, the median."""
-    policy, seen = compile_policy(trained, num_steps=[steps] if steps else ()), blank(trained)
+    solver = Solver(steps, trained.config.policy.solver) if steps else None
+    policy, seen = compile_policy(trained, solvers=[solver] if solver else ()), blank(trained)
     states = trained.statistics["state"].mean[None]
     times = []
     for _ in range(CALLS):
         start = time.perf_counter()
-        policy.infer([seen], states, [(0, 0)], steps)
+        policy.infer([seen], states, [(0, 0)], solver)
         times.append(1e3 * (time.perf_counter() - start))
     return float(np.median(times))
 

@@ -24,9 +24,10 @@ from pizero_jax.envs.rollout import Rollout, jerk, rollout
 from pizero_jax.errors import InputError
 from pizero_jax.provenance import versions
 from pizero_jax.report import animation, figures, intervals, tables
-from pizero_jax.serve import acting
+from pizero_jax.serve import acting, quantize
 from pizero_jax.serve.acting import Acting
 from pizero_jax.serve.coherence import Coherent
+from pizero_jax.serve.compiled import METHODS
 from pizero_jax.serve.policy import load
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a training run.")
@@ -36,11 +37,13 @@ EPISODES = flags.DEFINE_integer("episodes", 50, "Start states per task, the same
 TASKS = flags.DEFINE_list("tasks", None, "Tasks; those of the checkpoint's config.env by default.")
 SEED = flags.DEFINE_integer("seed", 0, "The start states and the noise of the flow follow from it.", lower_bound=0)
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "Solver steps; the config's by default.", lower_bound=1)
+SOLVER = flags.DEFINE_enum("solver", None, METHODS, "How the flow is solved; the config's by default.")
 EXECUTE = flags.DEFINE_integer(
     "execute", None, "Actions executed of each chunk; the config's by default.", lower_bound=1
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; the checkpoint's by default.")
 DATASET = flags.DEFINE_string("dataset", None, "Of a checkpoint of a mixture, the data set whose robot it is.")
+WEIGHTS = flags.DEFINE_enum("weights", None, quantize.WEIGHTS, "What they are held as; as they were saved by default.")
 LATENCY = flags.DEFINE_float("latency_ms", 0.0, "Chunks arrive so late; the robot goes on meanwhile.", lower_bound=0.0)
 JITTER = flags.DEFINE_float("jitter_ms", 0.0, "So much later at most, at random for each chunk.", lower_bound=0.0)
 REAL_TIME = flags.DEFINE_bool("real_time", False, "Tell the policy what is executed until its chunk arrives.")
@@ -63,9 +66,10 @@ def main() -> None:
                 "--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo"
             )
         trained = load(CHECKPOINT.value, step=STEP.value, dataset=DATASET.value)
-        run(acting.of_checkpoint(trained, NUM_STEPS.value))
+        trained = quantize.with_weights(trained, WEIGHTS.value)
+        run(acting.of_checkpoint(trained, NUM_STEPS.value, SOLVER.value))
         return
-    for flag in (CHECKPOINT, STEP, DATASET):
+    for flag in (CHECKPOINT, STEP, DATASET, WEIGHTS):
         if flag.value is not None:
             raise InputError(f"--{flag.name} is chosen where the server is started; leave it out beside --server")
     if not OUTPUT.value:
@@ -74,7 +78,7 @@ def main() -> None:
 
     try:
         with Client(SERVER.value, api_key=os.environ.get("PIZERO_API_KEY")) as client:
-            run(acting.of_server(client.infer, client.metadata, NUM_STEPS.value))
+            run(acting.of_server(client.infer, client.metadata, NUM_STEPS.value, SOLVER.value))
     except (Refused, ConnectionError) as error:
         raise InputError(f"--server={SERVER.value}: {error}") from error
 
@@ -139,6 +143,8 @@ def evaluate(policy: Acting, env_config: EnvConfig, output: Path) -> dict:
             "episodes": EPISODES.value,
             "seed": SEED.value,
             "num_steps": policy.num_steps,
+            "solver": policy.solver,
+            "weights": WEIGHTS.value,
             "latency_ms": LATENCY.value,
             "jitter_ms": JITTER.value,
             "real_time": REAL_TIME.value,

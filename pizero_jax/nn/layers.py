@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from pizero_jax.config import LoraConfig, LoraRule
 from pizero_jax.nn import lora as low_rank
+from pizero_jax.types import Policy
 
 
 def fan_in(in_axis: int | Sequence[int], out_axis: int | Sequence[int], scale: float = 1.0) -> Callable:
@@ -17,8 +18,13 @@ def fan_in(in_axis: int | Sequence[int], out_axis: int | Sequence[int], scale: f
 
 
 def weight(module: nn.Module, name: str, shape: Sequence[int], axes: Sequence[str | None], init: Callable) -> Array:
-    """The parameter `name` of `module`: its shape, its logical axes (for sharding) and its initialiser in one place."""
-    return module.param(name, nn.with_logical_partitioning(init, tuple(axes)), tuple(shape), jnp.float32)
+    """The parameter `name` of `module`: its shape, its logical axes (for sharding) and its initialiser in one place.
+
+    Acting, it may be int8, times the scale that then lies beside it (`serve/quantize.py`).
+    """
+    found = module.param(name, nn.with_logical_partitioning(init, tuple(axes)), tuple(shape), jnp.float32)
+    scale = module.get_variable("params", f"{name}_scale")
+    return found if scale is None else found * scale
 
 
 KEPT = {  # by `config.policy.remat`, what a layer keeps for its backward pass beside its input
@@ -78,6 +84,20 @@ class Linear(nn.Module):
         b = factor("lora_b", products.b, random if self.lora.openpi else nn.initializers.zeros)
         y = jnp.einsum(products.up, jnp.einsum(products.down, x, a), b)
         return y * low_rank.scale(self.equation, rule, self.lora.openpi)
+
+
+def equations(policy: Policy) -> dict[str, str]:
+    """The equation of every linear map of the policy, by the path of its module; nothing is computed."""
+    found = {}
+
+    def note(call, args, kwargs, context):
+        if isinstance(context.module, Linear) and context.method_name == "__call__":
+            found["/".join(context.module.path)] = context.module.equation
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(lambda key: policy.init(key), jax.random.key(0))  # a new function: not traced before
+    return found
 
 
 def dense(width: int, features: int, axes: Sequence[str | None], dtype: str, lora: LoraConfig, **more) -> Linear:

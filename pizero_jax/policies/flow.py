@@ -171,8 +171,11 @@ def make(network: nn.Module, loss_config: LossConfig, *, clip: float | None = No
         velocities = velocities_of(network, params, prefix(params, batch.observation))
         return velocity_losses(velocities, key, batch, loss_config, noise=noise, time=time)
 
-    def act(params, key, observation: Observation, *, noise=None, num_steps: int = config.num_steps, steer=None):
-        """Normalised actions [B, C, A], carried from noise [B, C, A] by `num_steps` steps of `config.solver`.
+    def act(
+        params, key, observation: Observation, *,
+        noise=None, num_steps: int = config.num_steps, solver: str = config.solver, steer=None,
+    ):  # fmt: skip
+        """Normalised actions [B, C, A], carried from noise [B, C, A] by `num_steps` steps of `solver`.
 
         Args:
           steer: (velocity field, noise) -> both as they should be followed (`flow/real_time.py`). DDIM is then Euler's
@@ -181,10 +184,10 @@ def make(network: nn.Module, loss_config: LossConfig, *, clip: float | None = No
         if noise is None:
             noise = jax.random.normal(key, (observation.state.shape[0], C, A))
         cache, times = prefix(params, observation), solvers.even_times(num_steps)
-        if config.solver in steps and steer is None:
+        if solver in steps and steer is None:
             fresh = jax.random.fold_in(key, 1)
-            return solvers.sample_steps(steps[config.solver], denoise(params, cache), path, noise, times, fresh)
-        method = "euler" if config.solver in steps else config.solver
+            return solvers.sample_steps(steps[solver], denoise(params, cache), path, noise, times, fresh)
+        method = "euler" if solver in steps else solver
         field, start = partial(velocity, params, cache), noise / path.size(times[0])
         if steer is not None:
             field, start = steer(field, start)

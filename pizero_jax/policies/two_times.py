@@ -85,12 +85,18 @@ def make(network: nn.Module, loss_config: LossConfig, name: str, spans: Callable
         values, weights = ({part: average[i] for part, average in averages.items()} for i in (0, 1))
         return values, weights, {"time": t, "loss_at_time": at_time}
 
-    def act(params, key, observation: Observation, *, noise=None, num_steps: int = config.num_steps, steer=None):
+    def act(
+        params, key, observation: Observation, *,
+        noise=None, num_steps: int = config.num_steps, solver: str = "euler", steer=None,
+    ):  # fmt: skip
         """Normalised actions [B, C, A], from noise [B, C, A] by `num_steps` steps, each over a span of its own length.
 
         Args:
+          solver: any other than "euler" follows the flow itself.
           steer: as of `flow.make`.
         """
+        if solver != "euler":
+            return plain.act(params, key, observation, noise=noise, num_steps=num_steps, solver=solver, steer=steer)
         if noise is None:
             noise = jax.random.normal(key, (observation.state.shape[0], config.chunk, config.action_dim))
         cache = plain.prefix(params, observation)
