@@ -1,4 +1,4 @@
-"""Demonstrations of a scripted expert in ALOHA's `transfer_cube`."""
+"""Demonstrations of a scripted expert in ALOHA's `transfer_cube`: 90 seconds each on a CPU, most of it pictures."""
 
 from configs import collect_metaworld
 

@@ -1,4 +1,4 @@
-"""Demonstrations of a planner in PushT; the published ones, `lerobot/pusht`, are human. Five seconds each on a CPU."""
+"""Demonstrations of a planner in PushT; the published ones, `lerobot/pusht`, are human. Five seconds each."""
 
 from configs import collect_metaworld
 
