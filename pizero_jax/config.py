@@ -447,7 +447,7 @@ class ProfileConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EnvConfig:
-    name: Literal["", "metaworld", "reach_toy"]
+    name: Literal["", "aloha", "metaworld", "pusht", "reach_toy"]
     tasks: tuple[str, ...]
     image_size: int
     max_steps: int
