@@ -100,6 +100,7 @@ def split(keys: Keys, n: int) -> list[Keys]:
 
 class Stack(Sized):
     depth: int
+    unroll: int = 1
 
     def layers(self, layer: type[Sized], shared: int, keys: Keys, **more):
         """`layer`, scanned over its carry and `shared` inputs that are the same for all; and the keys of each."""
@@ -109,6 +110,7 @@ class Stack(Sized):
             split_rngs={"params": True},
             in_axes=(*(nn.broadcast for _ in range(shared)), 0),
             length=self.depth,
+            unroll=self.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.heads, self.mlp, self.dtype, self.rate, **more, name="layers")
         return scanned, None if keys is None else jnp.stack(split(keys, self.depth))

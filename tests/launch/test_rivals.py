@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 FAST = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 NIGHTLY = bool(os.environ.get("PIZERO_NIGHTLY"))
-NAMES = ("act_metaworld", *(("diffusion_policy_metaworld", "regression_metaworld") if NIGHTLY else ()))
+OTHERS = ("diffusion_policy", "diffusion_transformer", "pi0_small", "regression")
+NAMES = ("act_metaworld", *(f"{name}_metaworld" for name in OTHERS if NIGHTLY))
 
 # One process, so that its imports are paid once.
 SCRIPT = """
@@ -39,9 +40,15 @@ for name in sys.argv[3:]:
         c.policy.attention.update(dict(depth=1, heads=2, head_dim=8))
         c.policy.language.update(dict(width=16, mlp=16))
         c.policy.expert.update(dict(width=16, mlp=16))
+    elif name.startswith("pi0_small"):
+        c.policy.vision.update(dict(stem="patch", width=16, depth=1, mlp=16, heads=2))
+        for part in ("language", "observation", "expert"):
+            c.policy[part].update(dict(width=16, depth=1, heads=2, mlp=16))
     else:
         c.policy.resnet.update(dict(widths=(16,), depth=1))
-    if name.startswith("diffusion"):
+    if name.startswith("diffusion_transformer"):
+        c.policy.transformer.update(dict(width=16, depth=1, heads=2, mlp=16))
+    if name.startswith("diffusion_policy"):
         c.policy.unet.update(dict(widths=(16,), time=8))
     if name.startswith("act"):
         c.policy.update(dict(width=16, mlp=16, heads=2, encoder_depth=1, posterior_depth=1))
@@ -71,7 +78,8 @@ def test_each_trains_and_acts_from_its_checkpoint(tmp_path):
         first, again, other = run["chunks"]
         assert len(first) == len(first[0]) == 4
         assert first == again
-        assert (first != other) == name.startswith("diffusion"), "a regression draws nothing"
+        draws = not name.startswith(("act", "regression"))
+        assert (first != other) == draws, "a regression draws nothing"
     joint = found["act_metaworld"]["metrics"]
     assert joint["loss"] == pytest.approx(joint["loss_actions"] + joint["loss_kl"], rel=1e-5)
     assert {"val/loss_actions", "val/loss_kl"} <= joint.keys()
