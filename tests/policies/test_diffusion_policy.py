@@ -9,6 +9,8 @@ import pytest
 
 from pizero_jax import policies
 from pizero_jax.config import LossConfig
+from pizero_jax.flow import predictions
+from pizero_jax.flow.paths import PATHS
 
 KEY = jax.random.key(0)
 FLOW = LossConfig(samples_per_observation=1, openpi_padding=False, flow_weight=1.0)
@@ -34,6 +36,20 @@ def batch(config, make_batch):
 @pytest.fixture(scope="module")
 def noise(batch):
     return jax.random.normal(jax.random.key(1), batch.actions.shape)
+
+
+TIME = jnp.array([0.2, 0.5, 0.9])
+
+
+@pytest.mark.parametrize("head", [DDPM, FLOW], ids=["eps of DDPM", "velocity"])
+def test_the_loss_is_the_error_of_what_is_predicted(config, params, batch, noise, head):
+    """Of a network that says 0 everywhere: the mean square of its target."""
+    silent = params | {"unet": params["unet"] | {"out": jax.tree.map(jnp.zeros_like, params["unet"]["out"])}}
+    loss = jax.jit(policies.make(config, head).loss)
+    values, weights, _ = loss(silent, KEY, batch, noise=noise, time=TIME)
+    target = predictions.target(head.prediction, PATHS[head.path], batch.actions, noise, TIME[:, None, None])
+    np.testing.assert_allclose(values, np.mean(np.square(target), axis=-1), rtol=2e-5)
+    assert weights.all()
 
 
 def test_without_a_bound_samples_of_ddpm_are_far_outside(config, params, batch, noise):
