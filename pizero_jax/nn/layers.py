@@ -170,6 +170,12 @@ def unit_rms(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     return x / jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
 
 
+def unit_variance(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """x with mean 0 and variance 1, in float32."""
+    x = x.astype(jnp.float32)
+    return unit_rms(x - jnp.mean(x, axis=-1, keepdims=True))
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm; the scale is stored as its difference from 1 (Gemma, arXiv 2403.08295).
 
@@ -184,6 +190,14 @@ class RMSNorm(nn.Module):
         return (unit_rms(x) * (1 + scale)).astype(x.dtype), 1
 
 
+class LayerNorm(nn.Module):
+    """`layer_norm` that returns what `RMSNorm` does: what the sublayer reads, and the gate of its output, 1."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"], condition: None = None) -> tuple[Float[Array, "B T D"], int]:
+        return layer_norm(x.dtype, "norm")(x), 1
+
+
 class AdaptiveRMSNorm(nn.Module):
     """RMSNorm whose scale and shift, and the gate of the sublayer behind it, are linear in a condition.
 
@@ -194,6 +208,8 @@ class AdaptiveRMSNorm(nn.Module):
 
     lora: LoraConfig = low_rank.NONE
 
+    unit = staticmethod(unit_rms)
+
     @nn.compact
     def __call__(
         self, x: Float[Array, "B T D"], condition: Float[Array, "B M E"]
@@ -203,7 +219,13 @@ class AdaptiveRMSNorm(nn.Module):
         sizes, axes = (condition.shape[-1], 3 * D), ("embed", None)
         modulation = dense(*sizes, axes, x.dtype, self.lora, kernel_init=zeros, name="modulation")(condition)
         scale, shift, gate = jnp.split(jnp.repeat(modulation, T // condition.shape[1], axis=1), 3, axis=-1)
-        return (unit_rms(x) * (1 + scale) + shift).astype(x.dtype), gate
+        return (self.unit(x) * (1 + scale) + shift).astype(x.dtype), gate
+
+
+class AdaptiveLayerNorm(AdaptiveRMSNorm):
+    """The same of a LayerNorm: DiT's own (arXiv 2212.09748, section 3.2)."""
+
+    unit = staticmethod(unit_variance)
 
 
 def sincos(

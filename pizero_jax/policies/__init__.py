@@ -4,9 +4,11 @@ from pizero_jax.config import LossConfig, PolicyConfig
 from pizero_jax.policies import (
     act,
     diffusion_policy,
+    diffusion_transformer,
     mean_flow,
     pi0,
     pi0_fast,
+    pi0_small,
     pi05,
     pi05_insulated,
     regression,
@@ -23,7 +25,9 @@ POLICIES = {
     "pi0_fast": pi0_fast.make,
     "regression": regression.make,
     "diffusion_policy": diffusion_policy.make,
+    "diffusion_transformer": diffusion_transformer.make,
     "act": act.make,
+    "pi0_small": pi0_small.make,
 }
 
 

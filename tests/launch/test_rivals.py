@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 FAST = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 NIGHTLY = bool(os.environ.get("PIZERO_NIGHTLY"))
-OTHERS = "diffusion_policy_metaworld", "regression_metaworld", "mean_flow_metaworld", "shortcut_metaworld"
-NAMES = ("act_metaworld", *(OTHERS if NIGHTLY else ()))
+OTHERS = ("diffusion_policy", "diffusion_transformer", "mean_flow", "pi0_small", "regression", "shortcut")
+NAMES = ("act_metaworld", *(f"{name}_metaworld" for name in OTHERS if NIGHTLY))
 
 # One process, so that its imports are paid once.
 SCRIPT = """
@@ -40,9 +40,15 @@ for name in sys.argv[3:]:
         c.policy.attention.update(dict(depth=1, heads=2, head_dim=8))
         c.policy.language.update(dict(width=16, mlp=16))
         c.policy.expert.update(dict(width=16, mlp=16))
+    elif name.startswith("pi0_small"):
+        c.policy.vision.update(dict(stem="patch", width=16, depth=1, mlp=16, heads=2))
+        for part in ("language", "observation", "expert"):
+            c.policy[part].update(dict(width=16, depth=1, heads=2, mlp=16))
     else:
         c.policy.resnet.update(dict(widths=(16,), depth=1))
-    if name.startswith("diffusion"):
+    if name.startswith("diffusion_transformer"):
+        c.policy.transformer.update(dict(width=16, depth=1, heads=2, mlp=16))
+    if name.startswith("diffusion_policy"):
         c.policy.unet.update(dict(widths=(16,), time=8))
     if name.startswith("act"):
         c.policy.update(dict(width=16, mlp=16, heads=2, encoder_depth=1, posterior_depth=1))

@@ -91,6 +91,8 @@ def test_the_formula_counts_what_policies_without_flow_or_backbone_compute(varia
         dataclasses.replace(variants["regression"], attention=attention),
         dataclasses.replace(variants["act"], resnet=resnet, image_size=40),
         dataclasses.replace(variants["diffusion_policy"], resnet=resnet, image_size=40, unet=unet, chunk=8),
+        dataclasses.replace(variants["diffusion_transformer"], resnet=resnet, image_size=40),
+        variants["pi0_small"],
     ):
         policy = policies.make(config, LossConfig(samples_per_observation=2, openpi_padding=False, flow_weight=1.0))
         params = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
