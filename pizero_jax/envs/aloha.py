@@ -1,8 +1,8 @@
 """ALOHA's two simulated tasks of two ViperX arms (Zhao et al., arXiv 2304.13705): gym-aloha's, 50 steps a second.
 
 The published demonstrations of `transfer_cube` follow waypoints of both hands, in a simulation of their own in which
-hands can be pulled about; here inverse kinematics turns waypoints into joints, so that one simulation is enough. The
-hands of `insertion` have to be exact to millimetres: it has no expert, but published demonstrations.
+hands can be pulled about; here inverse kinematics turns waypoints into joints, so that one simulation is enough. For
+`insertion`, where peg and socket have to meet to millimetres, there is no expert, but published demonstrations.
 """
 
 import atexit

@@ -14,10 +14,10 @@ from pizero_jax.errors import InputError
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("name", "package"), [("aloha", "dm_control"), ("pusht", "gym_pusht")])
-def test_a_missing_simulator_names_the_extra(monkeypatch, name, package):
+@pytest.mark.parametrize("name", ["aloha", "pusht"])
+def test_a_missing_simulator_names_the_extra(monkeypatch, name):
     monkeypatch.setattr(envs, "check_rendering", lambda config: None)
-    for missing in ("mujoco", package):
+    for missing in ("dm_control", "gym_pusht.envs.pusht", "mujoco"):
         monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, f"pizero_jax.envs.{name}", raising=False)
     with pytest.raises(InputError, match=rf"pip install 'pizero_jax\[{name}\]'"):
