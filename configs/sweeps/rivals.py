@@ -5,7 +5,17 @@ python -m launch.sweep --config=configs/pi0_metaworld.py --sweep=configs/sweeps/
 
 from collections.abc import Iterator
 
-POLICIES = ("pi0", "regression", "tokens", "diffusion_policy", "act")
+POLICIES = (
+    "pi0",
+    "mean_flow",
+    "shortcut",
+    "pi0_small",
+    "regression",
+    "tokens",
+    "diffusion_policy",
+    "diffusion_transformer",
+    "act",
+)
 
 
 def sweep() -> Iterator[dict]:
