@@ -175,7 +175,8 @@ def measure(policy: CompiledPolicy, clients: list[int]) -> dict:
 def main() -> None:
     config = build(TrainConfig, CONFIG.value)
     clients = [int(count) for count in CLIENTS.value]
-    policy = compile_policy(trained(config), sorted({1, *clients}))
+    sizes = [2**i for i in range(max(clients).bit_length())]  # as launch.serve, to the largest
+    policy = compile_policy(trained(config), sorted({*sizes, *clients}))
     rounds = [measure(policy, clients) for _ in range(ROUNDS.value)]
     names = list(rounds[0]["stages"])
     by_stage = [

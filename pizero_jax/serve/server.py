@@ -13,6 +13,7 @@ import dataclasses
 import hmac
 import http
 import logging as plain_logging
+import math
 import secrets
 import ssl
 import time
@@ -35,7 +36,6 @@ from pizero_jax.serve.measures import Measures
 from pizero_jax.serve.request import SEEDS, Names, Reader, Request
 
 GOING_AWAY, INTERNAL, TRY_AGAIN = 1001, 1011, 1013  # close codes, RFC 6455, section 7.4.1
-RECENT = 1.0  # seconds: clients that asked so long ago are likely to ask again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    patience: float = 0.005  # that the first request of a batch waits for others
+    patience: float = 0.25  # share of a call's time for which the first request of a batch waits for others
     queue: int = 64  # requests that wait; more are told "busy"
     connections: int = 256
     message: int = 16 * 2**20
@@ -56,6 +56,27 @@ class Settings:
     api_keys: tuple[str, ...] = dataclasses.field(default=(), repr=False)  # none: whoever can connect may ask
     tls: ssl.SSLContext | None = None
     names: Names = Names()
+
+
+@dataclasses.dataclass
+class Pace:
+    """When a client asked and was answered, and how long it thought in between, in seconds."""
+
+    asked: float = -math.inf
+    answered: float = -math.inf
+    pause: float = math.inf
+
+    def ask(self) -> None:
+        self.asked = time.perf_counter()
+        self.pause = self.asked - self.answered
+
+    def answer(self) -> None:
+        self.answered = time.perf_counter()
+
+    def expected(self, seconds: float) -> bool:
+        """Whether its request is there, or comes within so many seconds if it keeps its pace."""
+        waits = self.asked > self.answered
+        return waits or self.pause < seconds and time.perf_counter() < self.answered + seconds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,7 +94,7 @@ class PolicyServer:
         self.settings = settings
         self._engine = self._made(policy)
         self._seed, self._looks = secrets.randbelow(SEEDS), 0
-        self._asked: dict[ServerConnection, float] = {}  # when; all open connections
+        self._paces: dict[ServerConnection, Pace] = {}  # all open connections
         self._in_flight, self._idle = 0, asyncio.Event()
         self._idle.set()
         self._draining = False
@@ -83,7 +104,7 @@ class PolicyServer:
         self._batcher: Batcher
         self._server: Any = None
         self.measures = Measures(
-            lambda: len(self._asked), lambda: len(self._batcher), lambda: self._engine.policy.trained.step
+            lambda: len(self._paces), lambda: len(self._batcher), lambda: self._engine.policy.trained.step
         )
 
     @property
@@ -108,7 +129,7 @@ class PolicyServer:
         s = self.settings
         quiet = plain_logging.getLogger("pizero_jax.websockets")
         quiet.setLevel(plain_logging.CRITICAL)  # it logs a traceback for every stranger; we log one line
-        self._batcher = Batcher(self._work, largest=max(self._engine.policy.sizes), patience=s.patience, limit=s.queue,
+        self._batcher = Batcher(self._work, sizes=self._engine.policy.sizes, patience=s.patience, limit=s.queue,
                                 expected=self._expected)  # fmt: skip
         try:
             self._server = await serve(
@@ -138,11 +159,12 @@ class PolicyServer:
 
     async def _handle(self, connection: ServerConnection) -> None:
         host, port = connection.remote_address[:2]
-        peer, before, self._asked[connection] = f"{host}:{port}", 0.0, -RECENT
+        peer, before, self._paces[connection] = f"{host}:{port}", 0.0, Pace()
         try:
             await self._send(connection, msgpack_arrays.pack(metadata(self._engine.policy)))
             while before is not None:
-                frame = await asyncio.wait_for(connection.recv(), self.settings.idle_timeout)
+                async with asyncio.timeout(self.settings.idle_timeout):
+                    frame = await connection.recv()
                 before = await self._converse(connection, peer, frame, before)
                 del frame  # not kept while waiting for the next one
         except TimeoutError:
@@ -154,13 +176,13 @@ class PolicyServer:
                 self.measures.turn_away("protocol")
                 logging.warning("%s: closed with %d %s", peer, closed.sent.code, ascii(closed.sent.reason[:100]))
         finally:
-            del self._asked[connection]
+            del self._paces[connection]
             self._live.forget(peer)
 
     async def _converse(self, connection: ServerConnection, peer: str, frame: Any, before: float) -> float | None:
         """Answers one frame and returns how long that took, for the next answer; None if it ended the connection."""
         start = time.perf_counter()
-        self._asked[connection] = start
+        self._paces[connection].ask()
         self._in_flight += 1
         self._idle.clear()
         try:
@@ -175,6 +197,7 @@ class PolicyServer:
             if before:
                 answer["server_timing"]["prev_total_ms"] = 1e3 * before
             await self._send(connection, msgpack_arrays.pack(answer))
+            self._paces[connection].answer()
             self.measures.count("answered")
             return time.perf_counter() - start
         finally:
@@ -202,7 +225,8 @@ class PolicyServer:
     async def _send(self, connection: ServerConnection, data: bytes | str) -> None:
         """TimeoutError, and the connection is gone, if the client does not take it."""
         try:
-            await asyncio.wait_for(connection.send(data), self.settings.send_timeout)
+            async with asyncio.timeout(self.settings.send_timeout):
+                await connection.send(data)
         except TimeoutError:
             connection.transport.abort()
             raise
@@ -253,10 +277,9 @@ class PolicyServer:
         self._looks = (self._looks + 1) % SEEDS
         return self._seed, self._looks
 
-    def _expected(self) -> int:
-        """Clients whose next request is about to come or is there."""
-        since = time.perf_counter() - RECENT
-        return sum(asked > since for asked in self._asked.values())
+    def _expected(self, seconds: float) -> int:
+        """Clients whose next request is there or comes within so many seconds."""
+        return sum(pace.expected(seconds) for pace in self._paces.values())
 
     # HTTP
 
@@ -276,7 +299,7 @@ class PolicyServer:
         if request.headers.get("Origin") is not None:  # a page of somebody else's, in the browser of one who may ask
             self.measures.turn_away("origin")
             return connection.respond(http.HTTPStatus.FORBIDDEN, "browsers may not ask\n")
-        if self._draining or len(self._asked) >= self.settings.connections:
+        if self._draining or len(self._paces) >= self.settings.connections:
             self.measures.turn_away("busy")
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "busy: too many connections\n")
         return None
@@ -287,7 +310,7 @@ class PolicyServer:
         if path == "/metrics":
             return _typed(connection.respond(200, self.measures.text()), "text/plain; version=0.0.4")
         if path == "/live.json":
-            described = metadata(self._engine.policy) | {"connections": len(self._asked), "queue": len(self._batcher)}
+            described = metadata(self._engine.policy) | {"connections": len(self._paces), "queue": len(self._batcher)}
             described["percentiles"] = self.measures.percentiles()
             drawn = asyncio.get_running_loop().run_in_executor(self._preparing, self._live.text, described)
             return _typed(connection.respond(200, await drawn), "application/json")

@@ -130,7 +130,7 @@ def fuzz(folder: Path, seed: int, count: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1_000])
+@pytest.mark.parametrize("count", [300, pytest.param(1_000, marks=NIGHTLY)])
 def test_a_changed_byte_of_a_tfrecord_file_loses_its_record_and_no_other(folder, count):
     assert fuzz(folder, seed=0, count=count) == [1] * count
 

@@ -20,13 +20,12 @@ CONFIG = CollectConfig(
 )  # fmt: skip
 
 
-def command(path, *arguments, demonstrations=3):
-    return [sys.executable, "-m", "launch.collect", "--config=configs/collect_reach_toy.py", "--config.name=toy",
-            f"--config.path={path}", f"--config.demonstrations={demonstrations}", *arguments]  # fmt: skip
+WRITER = ("tensorflow", "tensorflow_datasets")
 
 
-def run(*arguments, **keywords):
-    return subprocess.run(command(*arguments, **keywords), capture_output=True, text=True, timeout=300)
+def arguments(path, *more, demonstrations=3):
+    return ["--config=configs/collect_reach_toy.py", "--config.name=toy", f"--config.path={path}",
+            f"--config.demonstrations={demonstrations}", *more]  # fmt: skip
 
 
 # A protobuf map has no order of its own on disk, so records are compared after writing them in the sorted one.
@@ -129,10 +128,11 @@ def test_an_expert_that_never_succeeds_ends_the_collection(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_and_resumed_collection_equals_an_unbroken_one(tmp_path):
+def test_a_killed_and_resumed_collection_equals_an_unbroken_one(forked, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert run(whole, demonstrations=60).returncode == 0
-    process = subprocess.Popen(command(broken, demonstrations=60), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.collect", *arguments(broken, demonstrations=30)], stderr=subprocess.DEVNULL
+    )
     partial = tmp_path / "broken.partial"
     while len(list(partial.glob("*.npz"))) < 5:
         assert process.poll() is None, "it ended before it could be killed"
@@ -140,21 +140,26 @@ def test_a_killed_and_resumed_collection_equals_an_unbroken_one(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = {file: file.stat().st_mtime_ns for file in partial.glob("*.npz")}
-    assert 5 <= len(kept) < 134
+    assert 5 <= len(kept) < 66
     assert not broken.exists()
 
-    refused = run(broken, demonstrations=60)
+    lines = [
+        arguments(broken, demonstrations=30),
+        arguments(broken, "--resume", demonstrations=31),
+        arguments(broken, "--resume", demonstrations=30),
+        arguments(whole, demonstrations=30),
+    ]
+    refused, changed = forked("launch.collect", lines[:2])
     assert refused.returncode == 2
     assert "--resume continues it" in refused.stderr
-    changed = run(broken, "--resume", demonstrations=61)
-    assert "was made with config.demonstrations = 60, not 61" in changed.stderr
+    assert "was made with config.demonstrations = 30, not 31" in changed.stderr
     assert {file: file.stat().st_mtime_ns for file in partial.glob("*.npz")} == kept
 
-    assert run(broken, "--resume", demonstrations=60).returncode == 0
+    assert [result.returncode for result in forked("launch.collect", lines[2:], warm=WRITER)] == [0, 0]
     one, other = records(whole, broken)
     assert one == other
     assert {name: len(digests) for name, digests in one.items()} == {
-        "toy-train.tfrecord-00000": 64, "toy-train.tfrecord-00001": 56, "toy-val.tfrecord-00000": 14,
+        "toy-train.tfrecord-00000": 60, "toy-val.tfrecord-00000": 6,
     }  # fmt: skip
     for name in ("features.json", "dataset_info.json"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
@@ -162,9 +167,11 @@ def test_a_killed_and_resumed_collection_equals_an_unbroken_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_nothing_is_overwritten_unless_asked(tmp_path):
-    path = tmp_path / "set"
-    first = run(path, "--json")
+def test_nothing_is_overwritten_unless_asked(forked, tmp_path):
+    path, copy = tmp_path / "set", tmp_path / "copy"
+    lines = [arguments(path, "--json"), arguments(copy)]
+    first, other = forked("launch.collect", lines, warm=WRITER)
+    assert other.returncode == 0
     summary = json.loads(first.stdout)
     assert summary["tasks"]["reach-red"]["train"] == 3
     assert summary["tasks"]["reach-red"]["expert_success"] == 1.0
@@ -172,12 +179,17 @@ def test_nothing_is_overwritten_unless_asked(tmp_path):
     assert (path / "contact_sheet.png").stat().st_size > 1000
     before = digests(path)
 
-    again = run(path)
+    lines = [
+        arguments(path),
+        arguments(path, "--resume", "--json"),  # complete: nothing left to do
+        arguments(copy, "--overwrite", "--config.seed=1"),
+    ]
+    again, complete, replaced = forked("launch.collect", lines)
     assert (again.returncode, digests(path)) == (2, before)
     assert again.stderr == f"error: {path} is not empty; --overwrite replaces it, or choose another config.path\n"
-    assert json.loads(run(path, "--resume", "--json").stdout) == summary  # complete: nothing left to do
-    assert run(path, "--overwrite", "--config.seed=1").returncode == 0
-    assert digests(path) != before
+    assert json.loads(complete.stdout) == summary
+    assert replaced.returncode == 0
+    assert digests(copy) != before
 
 
 def test_overwrite_spares_what_is_no_data_set(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import socket
 import subprocess
 import threading
@@ -21,6 +22,7 @@ from pizero_jax.errors import InputError
 from pizero_jax.serve import msgpack_arrays
 from pizero_jax.serve.client import Client, Refused
 from pizero_jax.serve.request import Names
+from pizero_jax.serve.server import Pace
 from tests.serve.conftest import ACTION, CHUNK, SIZE, STATE
 
 SECONDS = 30  # that a test waits for what comes at once
@@ -280,11 +282,24 @@ def test_a_lone_client_does_not_wait_for_others(served, observe):
             client.infer(observe())
 
 
-def test_clients_that_ask_in_turn_wait_for_each_other_no_longer_than_allowed(served, observe):
-    with served(patience=0.2) as server, Client(server.address) as one, Client(server.address) as two:
-        one.infer(observe())
-        answer = two.infer(observe())  # `one` may ask any moment
-        assert answer["server_timing"]["queue_ms"] >= 150
+def test_a_client_is_waited_for_if_it_thinks_shortly_and_no_longer_than_allowed(served, observe):
+    with served(patience=100.0) as server, Client(server.address) as one, Client(server.address) as two:
+        for _ in range(3):
+            one.infer(observe())
+        answer = two.infer(observe())  # `one` would ask any moment
+        assert answer["server_timing"]["queue_ms"] >= 10 * answer["server_timing"]["act_ms"]
+
+
+@pytest.mark.parametrize(("asked", "answered", "pause", "expected"), [
+    (5.0, 4.0, 9.0, True),  # its request is there
+    (-1.0, -0.1, 0.2, True),  # answered just now, and eager
+    (-1.0, -0.1, 0.6, False),  # it thinks for longer
+    (-2.0, -1.0, 0.2, False),  # it was eager, and is away
+    (-math.inf, -math.inf, math.inf, False),  # it has never asked
+])  # fmt: skip
+def test_whose_request_is_expected_within_half_a_second(monkeypatch, asked, answered, pause, expected):
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
+    assert Pace(asked, answered, pause).expected(0.5) == expected
 
 
 def test_health_is_told_while_the_policy_computes(served, slow, observe):
