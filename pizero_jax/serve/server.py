@@ -236,15 +236,15 @@ class PolicyServer:
     async def answer(self, peer: str, read: Callable[[Engine], Request]) -> dict[str, Any]:
         """The answer to what `read` makes of the policy that is there now; whatever is raised on the way."""
         start, engine = time.perf_counter(), self._engine
-        request = await asyncio.get_running_loop().run_in_executor(self._preparing, read, engine)
+        loop = asyncio.get_running_loop()
+        request = await loop.run_in_executor(self._preparing, read, engine)
         read = time.perf_counter()
         kind = engine, request.solver, request.ahead is not None
         actions, well_formed, times = await self._batcher.submit(kind, request)
         end = time.perf_counter()
         stages = {"read": read - start, **times, "total": end - start}
         stages["queue"] = end - read - sum(times.values())
-        self.measures.time(stages)
-        self._live.see(peer, request, actions)
+        loop.call_soon(self._note, peer, request, actions, stages)  # once the answer is on its way
         milliseconds = {f"{stage}_ms": 1e3 * seconds for stage, seconds in stages.items()}
         return {
             "actions": actions,
@@ -253,6 +253,10 @@ class PolicyServer:
             "policy_timing": {"infer_ms": milliseconds["act_ms"] + milliseconds["finish_ms"]},
             "server_timing": {"infer_ms": milliseconds["total_ms"], **milliseconds},
         }
+
+    def _note(self, peer: str, request: Request, actions: np.ndarray, stages: dict[str, float]) -> None:
+        self.measures.time(stages)
+        self._live.see(peer, request, actions)
 
     def _read(self, engine: Engine, frame: Any) -> Request:
         if not isinstance(frame, bytes):
