@@ -1,8 +1,10 @@
 import dataclasses
 import os
 
-# Before JAX starts: tests compile much and compute little, so unoptimised machine code saves a third of their time.
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+from tests import xla
+
+# Before JAX starts, here and in the processes that tests start.
+os.environ["XLA_FLAGS"] = xla.compiling_fast(os.environ.get("XLA_FLAGS", ""))
 
 import jax
 import jax.numpy as jnp

@@ -1,11 +1,12 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from tests.xla import with_devices
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,12 +42,16 @@ def forked():
         warm: tuple[str, ...] = (),
         config_needed: bool = True,
     ) -> list[SimpleNamespace]:
-        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         lines = json.dumps([[str(argument) for argument in line] for line in command_lines])
         imports = "\n".join(f"import {name}" for name in warm)
         source = FORK.format(module=module, warm=imports, config_needed=config_needed)
         result = subprocess.run(
-            [sys.executable, "-c", source], input=lines, capture_output=True, text=True, cwd=ROOT, env=environment
+            [sys.executable, "-c", source],
+            input=lines,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=with_devices(devices),
         )
         assert result.returncode == 0, result.stderr
         return [SimpleNamespace(**json.loads(line)) for line in result.stdout.splitlines()]

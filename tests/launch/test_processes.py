@@ -53,9 +53,6 @@ NIGHTLY = [
 pytestmark = pytest.mark.slow
 
 
-FAST = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles in a third of the time
-
-
 @pytest.fixture(scope="session")
 def started(tmp_path_factory):
     """A function that starts training by processes x devices; what still runs in the end is killed."""
@@ -66,9 +63,7 @@ def started(tmp_path_factory):
         line = [sys.executable, "-m", f"launch.{launcher}", f"--processes={count}", f"--devices={devices}", *options]
         line += ["--", *TRAIN, cache, f"--workdir={workdir}", *more]
         log = (workdir.parent / f"{workdir.name}.{len(running)}.log").open("w+")
-        process = subprocess.Popen(
-            line, cwd=ROOT, env=FAST, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        process = subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         running.append(SimpleNamespace(process=process, log=Path(log.name), workdir=workdir))
         return running[-1]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FAST = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 NIGHTLY = bool(os.environ.get("PIZERO_NIGHTLY"))
 OTHERS = ("diffusion_policy", "diffusion_transformer", "mean_flow", "pi0_small", "regression", "shortcut")
@@ -63,7 +62,7 @@ for name in sys.argv[3:]:
 @pytest.mark.slow
 def test_each_trains_and_acts_from_its_checkpoint(tmp_path):
     command = [sys.executable, "-c", SCRIPT, tmp_path, ROOT / "tests/data/rlds_tiny", *NAMES]
-    result = subprocess.run(command, cwd=ROOT, env=FAST, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert tuple(found) == NAMES

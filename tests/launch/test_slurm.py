@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.test_processes import FAST, TRAIN
+from tests.launch.test_processes import TRAIN
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
@@ -68,7 +68,7 @@ def slurm(tmp_path):
     files = {"key-file": "munge.key", "socket": "munge.sock", "pid-file": "munge.pid", "log-file": "munge.log"}
     munged = ["munged", "--force", "--foreground", *(f"--{flag}={folder / name}" for flag, name in files.items())]
     munged += [f"--seed-file={folder / 'munge.seed'}"]
-    environment = FAST | {"SLURM_CONF": str(folder / "slurm.conf"), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "JAX_PLATFORMS": "cpu"}
     daemons = []
 
     def begin(*command):

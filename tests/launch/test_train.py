@@ -26,7 +26,6 @@ NIGHTLY = [
     pytest.mark.nightly,
     pytest.mark.skipif(not os.environ.get("PIZERO_NIGHTLY"), reason="PIZERO_NIGHTLY=1 asks for it"),
 ]
-FAST = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles in a third of the time
 
 SMALL = [
     f"--config={ROOT}/configs/pi0_metaworld.py",
@@ -59,7 +58,7 @@ def command(workdir, *flags) -> list[str]:
 
 
 def run(workdir, *flags, check=True) -> subprocess.CompletedProcess:
-    result = subprocess.run(command(workdir, *flags), cwd=ROOT, capture_output=True, text=True, env=FAST)
+    result = subprocess.run(command(workdir, *flags), cwd=ROOT, capture_output=True, text=True)
     if check:
         assert result.returncode == 0, result.stderr
     return result
@@ -97,7 +96,7 @@ def test_killed_and_resumed_equals_never_stopped(unbroken, tmp_path):
     """Kill -9 in mid-training: the next 20 losses and all others equal those of the unbroken run to the last bit."""
     workdir = tmp_path / "killed"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command(workdir), cwd=ROOT, env=FAST, **quiet)
+    process = subprocess.Popen(command(workdir), cwd=ROOT, **quiet)
     deadline = time.time() + 240
     while not ((workdir / "metrics.jsonl").exists() and (workdir / "checkpoints/5").exists()):
         assert process.poll() is None, "training ended before it was killed"
@@ -281,7 +280,7 @@ def test_policies_that_write_tokens_train_resume_and_act(tmp_path, name):
 
     def train(workdir, steps, *more):
         line = [sys.executable, "-m", "launch.train", *flags, f"--workdir={workdir}", f"--config.steps={steps}", *more]
-        result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=FAST)
+        result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         return losses(workdir)
 

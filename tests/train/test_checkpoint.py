@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import random
 import shutil
 import signal
@@ -30,6 +29,7 @@ from pizero_jax.train.checkpoint import Checkpoints, acting, everything, kept, o
 from pizero_jax.train.loop import fit
 from pizero_jax.train.step import TrainState
 from pizero_jax.types import Policy
+from tests.xla import with_devices
 
 ROOT = Path(__file__).parents[2]
 KEEP_TWO = CheckpointConfig(every=1, keep=2, keep_every=0, best="", best_mode="min")
@@ -360,7 +360,7 @@ for sizes in ((8, 1, 1), (2, 4, 1), (1, 4, 2)):
 
 @pytest.mark.slow
 def test_a_checkpoint_restores_on_every_mesh_and_in_another_type(tmp_path):
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    environment = with_devices(8)
     command = [sys.executable, "-c", EIGHT, tmp_path]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -422,7 +422,7 @@ def test_two_processes_save_verify_and_fall_back_together(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    environment = with_devices(2)
     children = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESSES, tmp_path, port, str(rank)],
