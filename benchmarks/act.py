@@ -93,11 +93,11 @@ def stages(policy: CompiledPolicy) -> dict[str, list[float]]:
 
         def steps(params, cache, noise):
             velocity = functools.partial(t.policy.velocity, params, cache)
-            return solve("euler", velocity, noise, even_times(policy.num_steps[0]))
+            return solve("euler", velocity, noise, even_times(policy.default.num_steps))
 
         denoise = jax.jit(steps).lower(policy.params, cache, noise).compile()
         found["prefix"] = milliseconds(lambda: prefix(policy.params, batch))
-        found[f"{policy.num_steps[0]} solver steps"] = milliseconds(lambda: denoise(policy.params, cache, noise))
+        found[f"{policy.default.num_steps} solver steps"] = milliseconds(lambda: denoise(policy.params, cache, noise))
     outputs = np.zeros((1, t.config.policy.chunk, t.config.policy.action_dim), np.float32)
     found["un-normalise"] = milliseconds(lambda: t.processor.finish(outputs, states))
     found["compiled policy, one call"] = milliseconds(lambda: policy.infer([row], states, [(0, 0)], None)[0])

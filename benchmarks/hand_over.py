@@ -3,13 +3,13 @@
     python -m benchmarks.hand_over --plain=runs/quickstart [--trained=runs/delayed] [--episodes=50] [--figure=FILE]
 
 `--plain` are workdirs of training runs (several seeds of one config, separated by commas), `--trained` of runs with
-`config.loss.max_delay`. Delays are in actions; all ways get the same start states and noise.
+`config.loss.max_delay`. Delays are in actions; all ways get the same start states and noise. What has been evaluated
+already, in `<workdir>/hand_over/`, is not evaluated again.
 """
 
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -29,7 +29,7 @@ _EPISODES = flags.DEFINE_integer("episodes", 50, "Start states for each workdir.
 _EXECUTE = flags.DEFINE_integer("execute", None, "Actions between two looks; the config's by default.")
 _FIGURE = flags.DEFINE_string("figure", None, "A picture of it.")
 
-HZ = 10
+HZ = 20  # so that four actions are 200 ms
 
 
 def main() -> None:
@@ -41,29 +41,33 @@ def main() -> None:
     rows = []
     for way, delay in tqdm(todo, unit="setting"):
         workdirs, more = ways[way]
-        scores = [evaluate(workdir, delay, more) for workdir in workdirs]
+        scores = [evaluate(Path(workdir), way, delay, more) for workdir in workdirs]
         successes, episodes = (sum(score[key] for score in scores) for key in ("successes", "episodes"))
         by_run = ", ".join(str(score["successes"]) for score in scores)
         rows.append(
             {"hand-over": way, "delay": delay, "successes": successes, "episodes": episodes, "by run": by_run}
-            | {key: float(np.mean([score[key] for score in scores])) for key in ("jerk_at_borders", "jerk")}
+            | {key: [score[key] for score in scores] for key in ("jerk_at_borders", "jerk")}
         )
     print(tables.markdown([shown(row) for row in rows]))
     if _FIGURE.value:
         draw(rows, Path(_FIGURE.value))
 
 
-def evaluate(workdir: str, delay: int, more: list[str]) -> dict:
+def evaluate(workdir: Path, way: str, delay: int, more: list[str]) -> dict:
     """The score of one workdir, over its tasks."""
-    with tempfile.TemporaryDirectory() as folder:
+    execute = [f"--execute={_EXECUTE.value}"] if _EXECUTE.value else []
+    folder = workdir / "hand_over" / "_".join([way, str(delay), *(option.strip("-") for option in execute)])
+    if not (folder / "evaluation.json").exists():
         line = [sys.executable, "-m", "launch.evaluate", f"--checkpoint={workdir}", f"--episodes={_EPISODES.value}",
-                "--noblind", "--json", f"--output={folder}", f"--hz={HZ}", f"--latency_ms={1e3 * delay / HZ}",
-                *more]  # fmt: skip
-        line += [f"--execute={_EXECUTE.value}"] if _EXECUTE.value else []
+                "--noblind", f"--output={folder}", f"--hz={HZ}", f"--latency_ms={1e3 * delay / HZ}",
+                *more, *execute]  # fmt: skip
         result = subprocess.run(line, capture_output=True, text=True)
-    if result.returncode:
-        raise InputError(f"{workdir}: {result.stderr.splitlines()[-1]}")
-    scores = list(json.loads(result.stdout)["tasks"].values())
+        if result.returncode:
+            raise InputError(f"{workdir}: {result.stderr.splitlines()[-1]}")
+    found = json.loads((folder / "evaluation.json").read_text())
+    if found["settings"]["episodes"] != _EPISODES.value:
+        raise InputError(f"{folder} is of {found['settings']['episodes']} episodes, not {_EPISODES.value}; remove it")
+    scores = list(found["tasks"].values())
     total = {key: sum(score[key] for score in scores) for key in ("successes", "episodes")}
     return total | {key: float(np.mean([score[key] for score in scores])) for key in ("jerk_at_borders", "jerk")}
 
@@ -75,9 +79,14 @@ def shown(row: dict) -> dict:
         "delay": row["delay"],
         "success": tables.percent_interval(*counts),
         "by run": row["by run"],
-        "jerk at borders": f"{row['jerk_at_borders']:.3f}",
-        "jerk": f"{row['jerk']:.3f}",
+        "jerk at borders": over_runs(row["jerk_at_borders"]),
+        "jerk": over_runs(row["jerk"]),
     }
+
+
+def over_runs(values: list[float]) -> str:
+    """Their mean, and the lowest and the highest."""
+    return f"{np.mean(values):.3f}" + (f" ({min(values):.3f} to {max(values):.3f})" if values[1:] else "")
 
 
 def draw(rows: list[dict], file: Path) -> None:
@@ -91,7 +100,10 @@ def draw(rows: list[dict], file: Path) -> None:
         axes[0].errorbar(
             delays, 100 * rates, 100 * np.array([rates - low, high - rates]), fmt="o-", color=color, capsize=3
         )
-        axes[1].plot(delays, [row["jerk_at_borders"] for row in mine], "o-", color=color, label=way)
+        jerks = np.array([row["jerk_at_borders"] for row in mine])  # [delays, runs]
+        mean = jerks.mean(axis=1)
+        ends = [mean - jerks.min(axis=1), jerks.max(axis=1) - mean]
+        axes[1].errorbar(delays, mean, ends, fmt="o-", color=color, capsize=3, label=way)
     axes[0].set(xlabel="delay (actions)", ylabel="success (%)", ylim=(0, 103))
     axes[1].set(xlabel="delay (actions)", ylabel="jerk where a chunk takes over", ylim=(0, None))
     figure.legend(loc="outside upper center", ncols=3, frameon=False)

@@ -31,6 +31,8 @@ def get_config():
         )
     )
     c.data.cameras = ConfigDict(dict(base_0_rgb="top"))
+    # 480 x 640, as its data; without temporal ensembling the whole chunk is executed.
+    c.env.update(dict(name="aloha", tasks=("transfer_cube",), image_size=640, max_steps=400, execute=100))
     o = c.optimizer
     # Published 1e-5, beside a ResNet that has learnt from ImageNet; ours starts fresh.
     o.peak, o.end, o.warmup = 1e-4, 1e-4, 500

@@ -144,9 +144,9 @@ def get_config() -> ConfigDict:
     c.wandb.tags = ()
 
     c.env = ConfigDict()  # where `launch.evaluate` runs the checkpoint
-    c.env.name = ""  # "metaworld", "reach_toy", or empty for real data without a simulator
+    c.env.name = ""  # "metaworld", "aloha", "pusht", "reach_toy", or empty for real data without a simulator
     c.env.tasks = ()
-    c.env.image_size = 64  # pixels that the simulator renders
+    c.env.image_size = 64  # pixels that the simulator renders, in width
     c.env.max_steps = 150  # of an episode
     c.env.execute = 8  # actions of each chunk that are executed before the next look
     return c

@@ -36,6 +36,7 @@ def get_config():
     c.loss.time = "uniform"
     c.data.cameras = ConfigDict(dict(base_0_rgb="image"))
     c.data.normalization = "quantile"
+    c.env.update(dict(name="pusht", tasks=("push-t",), image_size=96, max_steps=300, execute=8))
     o = c.optimizer
     o.peak, o.end, o.warmup, o.decay_steps = 1e-4, 0.0, 500, c.steps
     o.b1, o.b2, o.weight_decay = 0.95, 0.999, 1e-6

@@ -24,8 +24,10 @@ from pizero_jax.envs.rollout import Rollout, jerk, rollout
 from pizero_jax.errors import InputError
 from pizero_jax.provenance import versions
 from pizero_jax.report import animation, figures, intervals, tables
-from pizero_jax.serve import acting
+from pizero_jax.serve import acting, quantize
 from pizero_jax.serve.acting import Acting
+from pizero_jax.serve.coherence import Coherent
+from pizero_jax.serve.compiled import METHODS
 from pizero_jax.serve.policy import load
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a training run.")
@@ -35,14 +37,19 @@ EPISODES = flags.DEFINE_integer("episodes", 50, "Start states per task, the same
 TASKS = flags.DEFINE_list("tasks", None, "Tasks; those of the checkpoint's config.env by default.")
 SEED = flags.DEFINE_integer("seed", 0, "The start states and the noise of the flow follow from it.", lower_bound=0)
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "Solver steps; the config's by default.", lower_bound=1)
+SOLVER = flags.DEFINE_enum("solver", None, METHODS, "How the flow is solved; the config's by default.")
 EXECUTE = flags.DEFINE_integer(
     "execute", None, "Actions executed of each chunk; the config's by default.", lower_bound=1
 )
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results; the checkpoint's by default.")
 DATASET = flags.DEFINE_string("dataset", None, "Of a checkpoint of a mixture, the data set whose robot it is.")
+WEIGHTS = flags.DEFINE_enum("weights", None, quantize.WEIGHTS, "What they are held as; as they were saved by default.")
 LATENCY = flags.DEFINE_float("latency_ms", 0.0, "Chunks arrive so late; the robot goes on meanwhile.", lower_bound=0.0)
 JITTER = flags.DEFINE_float("jitter_ms", 0.0, "So much later at most, at random for each chunk.", lower_bound=0.0)
 REAL_TIME = flags.DEFINE_bool("real_time", False, "Tell the policy what is executed until its chunk arrives.")
+SAMPLES = flags.DEFINE_integer(
+    "samples", 1, "Chunks drawn at each look; the one that goes on best from the last is taken.", lower_bound=1
+)
 HZ = flags.DEFINE_float(
     "hz", None, "Actions per second, which delays need; the data set's by default.", lower_bound=0.1
 )
@@ -59,9 +66,10 @@ def main() -> None:
                 "--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo"
             )
         trained = load(CHECKPOINT.value, step=STEP.value, dataset=DATASET.value)
-        run(acting.of_checkpoint(trained, NUM_STEPS.value))
+        trained = quantize.with_weights(trained, WEIGHTS.value)
+        run(acting.of_checkpoint(trained, NUM_STEPS.value, SOLVER.value))
         return
-    for flag in (CHECKPOINT, STEP, DATASET):
+    for flag in (CHECKPOINT, STEP, DATASET, WEIGHTS):
         if flag.value is not None:
             raise InputError(f"--{flag.name} is chosen where the server is started; leave it out beside --server")
     if not OUTPUT.value:
@@ -70,7 +78,7 @@ def main() -> None:
 
     try:
         with Client(SERVER.value, api_key=os.environ.get("PIZERO_API_KEY")) as client:
-            run(acting.of_server(client.infer, client.metadata, NUM_STEPS.value))
+            run(acting.of_server(client.infer, client.metadata, NUM_STEPS.value, SOLVER.value))
     except (Refused, ConnectionError) as error:
         raise InputError(f"--server={SERVER.value}: {error}") from error
 
@@ -109,6 +117,8 @@ def check(policy: Acting, env: EnvConfig) -> None:
             f"--real_time: chunks come up to {late(policy)} actions late, and this policy was trained with "
             f"config.loss.max_delay = {policy.max_delay}"
         )
+    if SAMPLES.value > 1 and policy.num_steps is None:
+        raise InputError(f"--samples={SAMPLES.value}: this policy has no flow, and draws nothing; leave it out")
     envs.check_rendering(env)
 
 
@@ -133,9 +143,12 @@ def evaluate(policy: Acting, env_config: EnvConfig, output: Path) -> dict:
             "episodes": EPISODES.value,
             "seed": SEED.value,
             "num_steps": policy.num_steps,
+            "solver": policy.solver,
+            "weights": WEIGHTS.value,
             "latency_ms": LATENCY.value,
             "jitter_ms": JITTER.value,
             "real_time": REAL_TIME.value,
+            "samples": SAMPLES.value,
             **dataclasses.asdict(env_config),
         },
         "versions": versions(),
@@ -164,13 +177,16 @@ def run_tasks(policy: Acting, env_config: EnvConfig, label: str) -> dict[str, li
 def run_episode(policy: Acting, env, env_config: EnvConfig, seed: int, record: bool) -> Rollout:
     looks, random = iter(range(env_config.max_steps)), np.random.default_rng(seed)
 
-    def infer(observation, instruction, ahead):
-        return policy.infer(observation, instruction, seed, next(looks), ahead)
+    def draw(observation, instruction, ahead):
+        look = next(looks)
+        numbers = range(look, look + SAMPLES.value * env_config.max_steps, env_config.max_steps)
+        return np.stack([policy.infer(observation, instruction, seed, number, ahead) for number in numbers])
 
     def delay():
         latency = LATENCY.value + JITTER.value * random.random()
         return math.ceil(latency / 1e3 * (HZ.value or policy.hz)) if latency else 0
 
+    infer = Coherent(draw, env_config.execute)
     act = acting.HandOver(infer, env_config.execute, delay, late(policy), REAL_TIME.value)
     result = rollout(
         env, act, seed=seed, split="eval", max_steps=env_config.max_steps, execute=env_config.execute, record=record

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 import launch
 from pizero_jax import policies
-from pizero_jax.config import FlowConfig, Pi0FastConfig, TrainConfig, build
+from pizero_jax.config import InsulatedConfig, Pi0Config, Pi0FastConfig, Pi05Config, TrainConfig, build
 from pizero_jax.errors import InputError
 from pizero_jax.old_configs import completed
 from pizero_jax.serve.policy import of_data_set
@@ -34,6 +34,8 @@ ASSET = flags.DEFINE_string("asset", "pizero_jax", "Name of the statistics in op
 DATASET = flags.DEFINE_string("dataset", None, "Whose statistics to write, of those of a mixture.")
 JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON.")
 
+OPENPI = Pi0Config | Pi05Config | InsulatedConfig | Pi0FastConfig  # whose arrays openpi has
+
 
 def main() -> None:
     if not CHECKPOINT.value or not OUTPUT.value:
@@ -42,7 +44,7 @@ def main() -> None:
     step = STEP.value if STEP.value is not None else checkpoints.steps[-1]
     metadata = checkpoints.metadata(step)
     config = build(TrainConfig, completed(metadata["config"]))
-    if FORMAT.value == "openpi" and not isinstance(config.policy, FlowConfig | Pi0FastConfig):
+    if FORMAT.value == "openpi" and not isinstance(config.policy, OPENPI):
         raise InputError(f"--checkpoint={CHECKPOINT.value} holds {config.policy.name!r}, which openpi does not have")
     saved = checkpoints.acting_shapes(step)
     params = checkpoints.acting_params(step, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved))

@@ -21,7 +21,7 @@ from ml_collections import config_flags
 import launch
 from launch import plan_text, targets
 from pizero_jax import policies
-from pizero_jax.config import TrainConfig, build
+from pizero_jax.config import BackboneConfig, TrainConfig, build
 from pizero_jax.errors import InputError
 from pizero_jax.train import chips, estimate, knobs, plan
 from pizero_jax.train.collectives import exchanges
@@ -41,6 +41,8 @@ MARGIN = 0.85  # of the usable memory, for what is only estimated
 
 def main() -> None:
     config, target = build(TrainConfig, CONFIG.value), targets.find(TARGET.value)
+    if not isinstance(config.policy, BackboneConfig):
+        raise InputError(f"config.policy.name = {config.policy.name!r}: plans are for policies on a backbone")
     compiles = targets.can_compile(target) and not (ESTIMATE.value or SEARCH.value)
     found = search(config, target) if SEARCH.value else []
     report = examine(found[0].config if found else config, target, compiles=compiles, sampler=SAMPLER.value)

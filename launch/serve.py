@@ -8,7 +8,6 @@ docs/serving.md has the wire format, the limits and what is measured.
 """
 
 import asyncio
-import functools
 import os
 import signal
 import ssl
@@ -30,10 +29,15 @@ HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 i
 PORT = flags.DEFINE_integer("port", 8000, "0 takes a free one.", lower_bound=0, upper_bound=65535)
 BATCHES = flags.DEFINE_list("batches", ["1", "2", "4", "8"], "Batch sizes that are compiled.")
 NUM_STEPS = flags.DEFINE_list(
-    "num_steps", [], "Solver steps that requests may ask for, the default first; the config's only by default."
+    "num_steps",
+    [],
+    "Solver steps that requests may ask for, the default first, each with its solver if that is another than the "
+    "config's: 10,5:heun. The config's only by default.",
 )
 REAL_TIME = flags.DEFINE_bool("real_time", False, "Answer requests that say what is ahead, by real-time chunking.")
-DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of the weights; as they were saved by default.")
+WEIGHTS = flags.DEFINE_enum(
+    "weights", None, ["float32", "bfloat16", "int8"], "What they are held as; as they were saved by default."
+)
 PATIENCE = flags.DEFINE_float("batch_ms", 5.0, "A request waits so long for those of other clients.", lower_bound=0.0)
 QUEUE = flags.DEFINE_integer("queue", 64, "Requests that may wait; more are told that it is busy.", lower_bound=1)
 CONNECTIONS = flags.DEFINE_integer("connections", 256, "Open ones, at most.", lower_bound=1)
@@ -48,6 +52,12 @@ KEY = flags.DEFINE_string("tls_key", None, "PEM file of the certificate's privat
 STATE = flags.DEFINE_list("state", [], "Fields that together are the state, if the robot does not call it 'state'.")
 IGNORE = flags.DEFINE_list("ignore", [], "Fields that may come and are not read.")
 PROMPT = flags.DEFINE_string("default_prompt", "", "Instruction of requests without one.")
+REPLAY = flags.DEFINE_string(
+    "replay",
+    None,
+    "Data set, or DATA:NUMBER, of which the page shows an episode against what the policy would do; :NUMBER alone is "
+    "of the data that it was trained on.",
+)
 KEYS = "PIZERO_API_KEYS"
 
 
@@ -55,16 +65,21 @@ def main() -> None:
     if not CHECKPOINT.value:
         raise InputError("--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo")
     try:
+        from pizero_jax.serve import replay as replaying
         from pizero_jax.serve import server
     except ModuleNotFoundError as error:
         raise InputError(f"serving needs the package {error.name}: pip install 'pizero_jax[serve]'") from error
     from pizero_jax.serve.compiled import compile_policy
     from pizero_jax.serve.policy import load
+    from pizero_jax.serve.quantize import with_weights
 
-    batches, num_steps, tls = numbers("batches", BATCHES.value), numbers("num_steps", NUM_STEPS.value), context()
+    batches, tls = numbers("batches", BATCHES.value), context()
     if not batches:
         raise InputError("--batches is empty; name the batch sizes to compile, such as --batches=1,2,4")
-    take = functools.partial(load, CHECKPOINT.value, dataset=DATASET.value)
+
+    def take(step):
+        return with_weights(load(CHECKPOINT.value, step=step, dataset=DATASET.value), WEIGHTS.value)
+
     trained = take(step=STEP.value)
     if trained.config.compile_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(trained.config.compile_cache).expanduser()))
@@ -81,14 +96,30 @@ def main() -> None:
         tls=tls,
         names=server.Names(tuple(STATE.value), tuple(IGNORE.value), PROMPT.value),
     )
-    policy = compile_policy(trained, batches, num_steps, DTYPE.value, real_time=REAL_TIME.value)
-    asyncio.run(serve(server.PolicyServer, policy, settings, take))
+    episode = None if REPLAY.value is None else replaying.open_episode(trained, REPLAY.value)
+    policy = compile_policy(trained, batches, solvers(trained), real_time=REAL_TIME.value)
+    asyncio.run(serve(server.PolicyServer, policy, settings, take, episode))
 
 
 def numbers(flag: str, values: list[str]) -> list[int]:
     if not all(value.isdecimal() and 0 < int(value) <= 1000 for value in values):
         raise InputError(f"--{flag}={','.join(values)} should be whole numbers from 1 to 1000, such as 1,2,4")
     return [int(value) for value in dict.fromkeys(values)]
+
+
+def solvers(trained) -> list:
+    """Those of --num_steps."""
+    from pizero_jax.serve.compiled import METHODS, Solver
+
+    found = []
+    for value in NUM_STEPS.value:
+        steps, _, method = value.partition(":")
+        numbers("num_steps", [steps])
+        method = method or getattr(trained.config.policy, "solver", "")
+        if ":" in value and method not in METHODS:
+            raise InputError(f"--num_steps={value}: {method!r} is none of the solvers {', '.join(METHODS)}")
+        found.append(Solver(int(steps), method))
+    return found
 
 
 def context() -> ssl.SSLContext | None:
@@ -105,9 +136,11 @@ def context() -> ssl.SSLContext | None:
     return made
 
 
-async def serve(make: Callable, policy, settings, take: Callable) -> None:
+async def serve(make: Callable, policy, settings, take: Callable, episode) -> None:
     """Until SIGTERM or SIGINT."""
-    served = make(policy, settings)
+    from pizero_jax.serve.replay import replay
+
+    served, config, tasks = make(policy, settings), policy.trained.config, []
     loop, look = asyncio.get_running_loop(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, served.stop)
@@ -123,7 +156,13 @@ async def serve(make: Callable, policy, settings, take: Callable) -> None:
         if STEP.value is None:
             threading.Thread(target=watch, args=(served, policy, take, look), name="reload", daemon=True).start()
 
+        if episode is not None:
+            execute, hz = min(config.env.execute, config.policy.chunk), config.data.chunk_hz or config.data.hz
+            tasks.append(loop.create_task(replay(served, episode, max(1, execute), hz)))
+
     await served.run(started)
+    for task in tasks:
+        task.cancel()
 
 
 def watch(served, policy, take: Callable, look: threading.Event) -> None:

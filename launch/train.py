@@ -28,6 +28,7 @@ from pizero_jax import policies, processes
 from pizero_jax.config import TrainConfig, build, differences
 from pizero_jax.data import loader, normalize
 from pizero_jax.errors import InputError
+from pizero_jax.nn.layers import equations
 from pizero_jax.old_configs import completed
 from pizero_jax.provenance import versions
 from pizero_jax.report import figures, parameters, tables
@@ -35,7 +36,6 @@ from pizero_jax.train import checkpoint, freeze, initial, loop, optimizer, speed
 from pizero_jax.train.metrics import EVENTS
 from pizero_jax.train.validate import Look
 from pizero_jax.types import Policy
-from pizero_jax.weights.merge import equations
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="File such as configs/pi0_metaworld.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")

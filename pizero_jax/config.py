@@ -138,6 +138,30 @@ class Pi0Config(FlowConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class TwoTimesConfig(FlowConfig):
+    """pi0 whose expert knows spans of time; `flow_share` of the samples have none."""
+
+    flow_share: float
+    shortest_period: float
+    error_power: float
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanFlowConfig(TwoTimesConfig):
+    """MeanFlow (arXiv 2505.13447)."""
+
+    name: Literal["mean_flow"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShortcutConfig(TwoTimesConfig):
+    """Shortcut models (arXiv 2410.12557): the smallest step is 1 / 2^`halvings`."""
+
+    name: Literal["shortcut"]
+    halvings: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Pi05Config(FlowConfig):
     """pi0.5 (arXiv 2504.16054), its flow alone."""
 
@@ -188,6 +212,14 @@ class WordlessConfig(AnyPolicyConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    width: int
+    depth: int
+    heads: int
+    mlp: int
+
+
+@dataclasses.dataclass(frozen=True)
 class UnetConfig:
     """`time` is the width of the flow time's embedding, `groups` those of the norms."""
 
@@ -198,13 +230,29 @@ class UnetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DiffusionPolicyConfig(WordlessConfig, SolverConfig):
-    """Diffusion Policy (arXiv 2303.04137), with convolutions over the chunk."""
+class KeypointConfig(WordlessConfig, SolverConfig):
+    """What both forms of Diffusion Policy (arXiv 2303.04137) have."""
+
+    keypoints: int
+    clip: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionPolicyConfig(KeypointConfig):
+    """With convolutions over the chunk."""
 
     name: Literal["diffusion_policy"]
-    keypoints: int
     unet: UnetConfig
-    clip: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionTransformerConfig(KeypointConfig):
+    """With a transformer whose tokens are the steps of the chunk."""
+
+    name: Literal["diffusion_transformer"]
+    unroll: int
+    transformer: TransformerConfig
+    dropout: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,8 +271,38 @@ class ActConfig(WordlessConfig):
     kl_weight: float
 
 
+@dataclasses.dataclass(frozen=True)
+class WordsConfig(TransformerConfig):
+    vocabulary: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Pi0SmallConfig(AnyPolicyConfig, SolverConfig):
+    """pi0-small (arXiv 2410.24164, appendix C): a transformer each for words, the observation and the chunk."""
+
+    name: Literal["pi0_small"]
+    unroll: int
+    prompt_length: int
+    vision: VisionConfig
+    language: WordsConfig
+    observation: TransformerConfig
+    expert: TransformerConfig
+
+    lora = LoraConfig(rules=(), openpi=False)
+
+
 PolicyConfig = (
-    Pi0Config | Pi05Config | InsulatedConfig | Pi0FastConfig | RegressionConfig | DiffusionPolicyConfig | ActConfig
+    Pi0Config
+    | MeanFlowConfig
+    | ShortcutConfig
+    | Pi05Config
+    | InsulatedConfig
+    | Pi0FastConfig
+    | RegressionConfig
+    | DiffusionPolicyConfig
+    | DiffusionTransformerConfig
+    | ActConfig
+    | Pi0SmallConfig
 )
 
 
@@ -415,7 +493,7 @@ class ProfileConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EnvConfig:
-    name: Literal["", "metaworld", "reach_toy"]
+    name: Literal["", "aloha", "metaworld", "pusht", "reach_toy"]
     tasks: tuple[str, ...]
     image_size: int
     max_steps: int
@@ -458,10 +536,14 @@ class TrainConfig:
         match p:
             case BackboneConfig():
                 _check_backbone(p)
-            case DiffusionPolicyConfig():
-                _check_diffusion_policy(p)
+            case KeypointConfig():
+                _check_keypoints(p)
             case ActConfig():
                 _check_act(p)
+            case Pi0SmallConfig():
+                _check_pi0_small(p)
+        if isinstance(p, TwoTimesConfig):
+            _check_two_times(p, self.loss)
         if isinstance(p, SolverConfig):
             _require(p.num_steps >= 1, "config.policy.num_steps", p.num_steps, "at least 1")
         if isinstance(p, RegressionConfig | ActConfig):
@@ -491,7 +573,7 @@ class TrainConfig:
         _require(samples >= 1, "config.loss.samples_per_observation", samples, "at least 1")
         delay, chunk = self.loss.max_delay, self.policy.chunk
         _require(0 <= delay < chunk, "config.loss.max_delay", delay, f"0 to less than config.policy.chunk = {chunk}")
-        by_step = isinstance(p, FlowConfig) or delay == 0
+        by_step = isinstance(p, FlowConfig | Pi0SmallConfig) or delay == 0
         _require(by_step, "config.loss.max_delay", delay, f"0 for {p.name!r}, whose steps have no times of their own")
         _require(0 <= o.ema < 1, "config.optimizer.ema", o.ema, "in [0, 1)")
         _require(o.warmup >= 0, "config.optimizer.warmup", o.warmup, "0 or more")
@@ -518,18 +600,36 @@ class TrainConfig:
             _require(1 <= self.env.execute <= p.chunk, "config.env.execute", self.env.execute, allowed)
 
 
-def _check_backbone(p: BackboneConfig) -> None:
-    v, a = p.vision, p.attention
+def _check_vision(p: BackboneConfig | Pi0SmallConfig) -> None:
+    v = p.vision
     _require(v.width % v.heads == 0, "config.policy.vision.heads", v.heads, f"a divisor of the width, {v.width}")
     size = f"a divisor of config.policy.image_size = {p.image_size}"
     _require(p.image_size % v.patch == 0, "config.policy.vision.patch", v.patch, size)
     power = v.stem == "patch" or (v.patch >= 4 and v.patch & (v.patch - 1) == 0)
     _require(power, "config.policy.vision.patch", v.patch, "4, 8, 16, ... for the stem 'conv'")
+
+
+def _check_backbone(p: BackboneConfig) -> None:
+    _check_vision(p)
+    a = p.attention
     _require(a.heads % a.kv_heads == 0, "config.policy.attention.heads", a.heads, f"a multiple of {a.kv_heads}")
     _require(a.head_dim % 2 == 0, "config.policy.attention.head_dim", a.head_dim, "even, for rotary positions")
     if isinstance(p, FlowConfig):
         width = p.expert.width
         _require(width % 2 == 0, "config.policy.expert.width", width, "even, for sines and cosines")
+
+
+def _check_two_times(p: TwoTimesConfig, loss: LossConfig) -> None:
+    for key, only in (("path", "straight"), ("prediction", "u"), ("max_delay", 0)):
+        value = getattr(loss, key)
+        _require(value == only, f"config.loss.{key}", value, f"{only!r} for {p.name!r}, which learns mean velocities")
+    _require(p.solver == "euler", "config.policy.solver", p.solver, f"'euler' for {p.name!r}, whose steps are whole")
+    _require(0 <= p.flow_share <= 1, "config.policy.flow_share", p.flow_share, "in [0, 1]")
+    period = p.shortest_period
+    _require(0 < period <= 4, "config.policy.shortest_period", period, "positive, and at most the longest, 4")
+    _require(p.error_power >= 0, "config.policy.error_power", p.error_power, "0 or more")
+    if isinstance(p, ShortcutConfig):
+        _require(p.halvings >= 1, "config.policy.halvings", p.halvings, "at least 1")
 
 
 GROUP = 16
@@ -546,8 +646,38 @@ def _check_resnet(p: WordlessConfig) -> None:
     _require(p.image_size >= smallest, "config.policy.image_size", p.image_size, allowed)
 
 
-def _check_diffusion_policy(p: DiffusionPolicyConfig) -> None:
+def _check_transformer(c: TransformerConfig, path: str) -> None:
+    for key in ("width", "depth", "heads", "mlp"):
+        _require(getattr(c, key) >= 1, f"{path}.{key}", getattr(c, key), "at least 1")
+    _require(c.width % c.heads == 0, f"{path}.heads", c.heads, f"a divisor of the width, {c.width}")
+
+
+def _check_steps(c: TransformerConfig, path: str) -> None:
+    _check_transformer(c, path)
+    _require(c.width % 2 == 0, f"{path}.width", c.width, "even, for sines and cosines of the flow time")
+
+
+def _check_pi0_small(p: Pi0SmallConfig) -> None:
+    _check_vision(p)
+    _check_transformer(p.language, "config.policy.language")
+    _check_transformer(p.observation, "config.policy.observation")
+    _check_steps(p.expert, "config.policy.expert")
+    _require(p.prompt_length >= 1, "config.policy.prompt_length", p.prompt_length, "at least 1")
+
+
+def _check_keypoints(p: KeypointConfig) -> None:
     _check_resnet(p)
+    _require(p.keypoints >= 1, "config.policy.keypoints", p.keypoints, "at least 1")
+    _require(p.clip >= 0, "config.policy.clip", p.clip, "0, for no limit, or more")
+    match p:
+        case DiffusionPolicyConfig():
+            _check_unet(p)
+        case DiffusionTransformerConfig():
+            _check_steps(p.transformer, "config.policy.transformer")
+            _require(0 <= p.dropout < 1, "config.policy.dropout", p.dropout, "in [0, 1)")
+
+
+def _check_unet(p: DiffusionPolicyConfig) -> None:
     widths, groups = p.unet.widths, p.unet.groups
     fits = groups >= 1 and widths and all(width > 0 and width % groups == 0 for width in widths)
     allowed = f"one or more multiples of config.policy.unet.groups = {groups}"
@@ -558,8 +688,6 @@ def _check_diffusion_policy(p: DiffusionPolicyConfig) -> None:
     kernel, time = p.unet.kernel, p.unet.time
     _require(kernel >= 1 and kernel % 2 == 1, "config.policy.unet.kernel", kernel, "odd, to have a middle")
     _require(time >= 4 and time % 2 == 0, "config.policy.unet.time", time, "even and 4 or more, for sines and cosines")
-    _require(p.keypoints >= 1, "config.policy.keypoints", p.keypoints, "at least 1")
-    _require(p.clip >= 0, "config.policy.clip", p.clip, "0, for no limit, or more")
 
 
 def _check_act(p: ActConfig) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGES = (
     "pizero_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "simplejpeg",
-    "opencv-python-headless", "tensorflow-datasets", "metaworld", "mujoco",
+    "opencv-python-headless", "tensorflow-datasets", "metaworld", "mujoco", "gym-aloha", "gym-pusht",
 )  # fmt: skip
 
 

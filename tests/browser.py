@@ -62,11 +62,15 @@ class Browser:
 
     def open(self, page: Path | str, width: int, height: int = 800) -> None:
         """Shows a file or an address in a window of this width, until all is loaded."""
-        self.events.clear()
+        self._show("about:blank")  # the page before may still be asking for something
         self._width = width
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip
-        self.send("Page.navigate", url=page if isinstance(page, str) else page.absolute().as_uri())
+        self._show(page if isinstance(page, str) else page.absolute().as_uri())
+
+    def _show(self, url: str) -> None:
+        self.events.clear()
+        self.send("Page.navigate", url=url)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self._receive()
 

@@ -19,18 +19,24 @@ from pizero_jax.config import (
     AttentionConfig,
     BackboneConfig,
     DiffusionPolicyConfig,
+    DiffusionTransformerConfig,
     ExpertConfig,
     InsulatedConfig,
     LanguageConfig,
     LossConfig,
+    MeanFlowConfig,
     Pi0Config,
     Pi0FastConfig,
+    Pi0SmallConfig,
     Pi05Config,
     PolicyConfig,
     RegressionConfig,
     ResNetConfig,
+    ShortcutConfig,
+    TransformerConfig,
     UnetConfig,
     VisionConfig,
+    WordsConfig,
 )
 from pizero_jax.types import Batch, Observation
 from tests import browser as browsers
@@ -76,21 +82,27 @@ def variants(tiny) -> dict[str, PolicyConfig]:
     common = {field.name: getattr(tiny, field.name) for field in dataclasses.fields(BackboneConfig)}
     wordless = {field.name: getattr(tiny, field.name) for field in dataclasses.fields(AnyPolicyConfig)}
     wordless |= {"resnet": ResNetConfig(widths=(16,), depth=1)}
-    flow = common | {"expert": tiny.expert, "solver": tiny.solver, "num_steps": tiny.num_steps}
+    solver = {"solver": tiny.solver, "num_steps": tiny.num_steps}
+    keypoints = wordless | solver | {"keypoints": 4, "clip": 0.0}
+    flow = common | solver | {"expert": tiny.expert}
+    two_times = flow | {"flow_share": 0.5, "shortest_period": 1.0, "error_power": 0.0}
     return {
         "pi0": tiny,
+        "mean_flow": MeanFlowConfig(**two_times, name="mean_flow"),
+        "shortcut": ShortcutConfig(**two_times, name="shortcut", halvings=3),
         "pi05": Pi05Config(**flow, name="pi05"),
         "pi05_insulated": InsulatedConfig(**flow, name="pi05_insulated", token_length=6),
         "pi0_fast": Pi0FastConfig(**common, name="pi0_fast", token_length=6, openpi_positions=False),
         "regression": RegressionConfig(**common, name="regression", expert=tiny.expert),
         "diffusion_policy": DiffusionPolicyConfig(
-            **wordless,
-            name="diffusion_policy",
-            keypoints=4,
-            unet=UnetConfig(widths=(8,), kernel=3, groups=4, time=8),
-            solver="euler",
-            num_steps=10,
-            clip=0.0,
+            **keypoints, name="diffusion_policy", unet=UnetConfig(widths=(8,), kernel=3, groups=4, time=8)
+        ),
+        "diffusion_transformer": DiffusionTransformerConfig(
+            **keypoints,
+            name="diffusion_transformer",
+            unroll=1,
+            transformer=TransformerConfig(width=16, depth=2, heads=2, mlp=24),
+            dropout=0.0,
         ),
         "act": ActConfig(
             **wordless,
@@ -104,6 +116,17 @@ def variants(tiny) -> dict[str, PolicyConfig]:
             latent=3,
             dropout=0.0,
             kl_weight=10.0,
+        ),
+        "pi0_small": Pi0SmallConfig(
+            **{field.name: getattr(tiny, field.name) for field in dataclasses.fields(AnyPolicyConfig)},
+            **solver,
+            name="pi0_small",
+            unroll=1,
+            prompt_length=tiny.prompt_length,
+            vision=tiny.vision,
+            language=WordsConfig(width=12, depth=1, heads=2, mlp=20, vocabulary=16),
+            observation=TransformerConfig(width=32, depth=2, heads=4, mlp=40),
+            expert=TransformerConfig(width=16, depth=2, heads=2, mlp=24),
         ),
     }
 

@@ -38,12 +38,16 @@ HOMES = {  # package that is slow, large or optional -> the only modules that im
     "tensorboardX": ("pizero_jax.train.events",),
     "orbax": ("pizero_jax.train.checkpoint", "pizero_jax.weights"),
     "metaworld": ("pizero_jax.envs.metaworld",),
-    "mujoco": ("pizero_jax.envs.metaworld",),
+    "mujoco": ("pizero_jax.envs.metaworld", "pizero_jax.envs.aloha"),
+    "dm_control": ("pizero_jax.envs.aloha",),
+    "gym_aloha": ("pizero_jax.envs.aloha",),
+    "gym_pusht": ("pizero_jax.envs.pusht",),
     "av": ("pizero_jax.data.video",),
     "pandas": ("pizero_jax.report.runs",),
     "pyarrow": ("pizero_jax.data.lerobot_meta", "pizero_jax.data.lerobot_files", "pizero_jax.data.lerobot_write"),
 }
-LOADED_BY_NAME = {"pizero_jax.envs.metaworld"}  # `envs.make` imports it on demand: it need not be lazy itself
+# `envs.make` imports them on demand: they need not be lazy themselves.
+LOADED_BY_NAME = {"pizero_jax.envs.aloha", "pizero_jax.envs.metaworld", "pizero_jax.envs.pusht"}
 OPTIONAL = {
     "av",
     "diffrax",

@@ -11,9 +11,12 @@ from pizero_jax.config import EnvConfig
 from pizero_jax.errors import InputError
 
 MAKERS = {  # name -> module and class
+    "aloha": ("pizero_jax.envs.aloha", "AlohaEnv"),
     "metaworld": ("pizero_jax.envs.metaworld", "MetaWorldEnv"),
+    "pusht": ("pizero_jax.envs.pusht", "PushTEnv"),
     "reach_toy": ("pizero_jax.envs.reach_toy", "ReachToyEnv"),
 }
+_MUJOCO = ("aloha", "metaworld")  # draw with OpenGL
 _GL_LIBRARIES = {  # MUJOCO_GL -> library, and its packages on Debian 12 and Ubuntu 24.04
     "egl": ("libEGL.so.1", "libegl1 libgl1-mesa-dri"),
     "osmesa": ("libOSMesa.so.8", "libosmesa6"),
@@ -33,7 +36,7 @@ def make(config: EnvConfig, task: str):
     try:
         maker = getattr(importlib.import_module(module), cls)
     except ModuleNotFoundError as error:
-        extra = "metaworld" if config.name == "metaworld" else "dev"
+        extra = "dev" if config.name == "reach_toy" else config.name
         raise InputError(
             f"config.env.name = {config.name!r} needs the package {error.name}: pip install 'pizero_jax[{extra}]'"
         ) from error
@@ -46,7 +49,7 @@ def check_rendering(config: EnvConfig) -> None:
     Raises:
       InputError: the system's library is missing; names the packages to install.
     """
-    if config.name != "metaworld" or sys.platform != "linux":
+    if config.name not in _MUJOCO or sys.platform != "linux":
         return
     if "mujoco" in sys.modules and "MUJOCO_GL" not in os.environ:
         raise InputError("mujoco was imported before its way of drawing was chosen: set MUJOCO_GL=egl and start again")

@@ -1,5 +1,6 @@
 """What every environment offers beyond gymnasium's interface: splits, physics without pictures, words and an expert."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -15,19 +16,33 @@ CAMERAS = ("image", "wrist_image")
 class Simulator(gymnasium.Env):
     """One task. `step` is `advance` (physics) followed by `observe` (pictures, most of the cost).
 
-    Observations are `{"images": {camera: uint8 [s, s, 3]}, "state": float32 [P]}`; actions are float32 [A] in [-1, 1].
-    An episode never terminates: success is `info["success"]` at any step, and `max_steps` truncates.
+    Observations are `{"images": {camera: uint8 [h, w, 3]}, "state": float32 [P]}`, with pictures `image_size` wide;
+    actions are float32 [A] between `low` and `high`. An episode never terminates: success is `info["success"]` at any
+    step, and `max_steps` truncates.
     """
 
+    task: str
     instruction: str
 
-    def __init__(self, *, image_size: int, max_steps: int, state_dim: int, action_dim: int):
-        picture = spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        max_steps: int,
+        state_dim: int,
+        action_dim: int,
+        cameras: Sequence[str] = CAMERAS,
+        aspect: float = 1.0,  # height of a picture over its width
+        low: float | np.ndarray = -1.0,
+        high: float | np.ndarray = 1.0,
+    ):
+        picture = spaces.Box(0, 255, (round(aspect * image_size), image_size, 3), np.uint8)
         state = spaces.Box(-np.inf, np.inf, (state_dim,), np.float32)
         self.observation_space = spaces.Dict(
-            {"images": spaces.Dict({name: picture for name in CAMERAS}), "state": state}
+            {"images": spaces.Dict({name: picture for name in cameras}), "state": state}
         )
-        self.action_space = spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
+        bounds = (np.broadcast_to(np.float32(bound), (action_dim,)) for bound in (low, high))
+        self.action_space = spaces.Box(*bounds, dtype=np.float32)
         self.image_size = image_size
         self.max_steps = max_steps
         self.steps = 0
@@ -53,11 +68,11 @@ class Simulator(gymnasium.Env):
         return self.observe(), reward, terminated, truncated, info
 
     def advance(self, action: np.ndarray) -> tuple[float, bool, bool, dict[str, Any]]:
-        """Reward, terminated, truncated and info after one action [A], clipped to [-1, 1]; draws nothing."""
-        action = np.clip(np.asarray(action, np.float32), -1.0, 1.0)
+        """Reward, terminated, truncated and info after one action [A], clipped to its bounds; draws nothing."""
+        action = np.asarray(action, np.float32)
         if action.shape != self.action_space.shape or not np.isfinite(action).all():
             raise InputError(f"action {action} should be {self.action_space.shape[0]} finite numbers")
-        reward, success = self._advance(action)
+        reward, success = self._advance(np.clip(action, self.action_space.low, self.action_space.high))
         self.steps += 1
         return reward, False, self.steps >= self.max_steps, {"success": success}
 
@@ -66,8 +81,12 @@ class Simulator(gymnasium.Env):
         raise NotImplementedError
 
     def expert_action(self) -> np.ndarray:
-        """Action [A] of the scripted expert, which may look at the hidden state; in [-1, 1]."""
-        raise NotImplementedError
+        """Action [A] of the scripted expert, which may look at the hidden state; within the bounds of actions.
+
+        Raises:
+          InputError: the task has none.
+        """
+        raise InputError(f"{self.task!r} has no scripted expert: train on recorded demonstrations instead")
 
     def _start(self, seed: int) -> None:
         raise NotImplementedError

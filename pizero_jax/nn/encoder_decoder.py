@@ -4,6 +4,8 @@ Source: arXiv 1706.03762; positions in every layer and queries for the decoder a
 of sublayers and hidden units, not of attention's shares.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -18,6 +20,15 @@ Keys = Key[Array, "B"] | None
 """Of dropout, one for each row; None for none."""
 
 
+class Sized(nn.Module):
+    """What layers and stacks of them have. `rate` is dropout's."""
+
+    heads: int
+    mlp: int
+    dtype: str
+    rate: float
+
+
 class Attention(nn.Module):
     """Multi-head attention with biases."""
 
@@ -28,15 +39,15 @@ class Attention(nn.Module):
     def __call__(
         self,
         queries: Float[Array, "B T D"],
-        keys: Float[Array, "B S D"],
-        values: Float[Array, "B S D"],
+        keys: Float[Array, "B S E"],
+        values: Float[Array, "B S E"],
         visible: Bool[Array, "#B #T S"] | None = None,
     ) -> Float[Array, "B T D"]:
         D, N = queries.shape[-1], self.heads
 
         def project(name: str, x: Array) -> Array:
-            axes = ("embed", "heads", None)
-            return Linear("...D,DNH->...NH", (D, N, D // N), axes, self.dtype, bias=True, name=name)(x)
+            shape, axes = (x.shape[-1], N, D // N), ("embed", "heads", None)
+            return Linear("...D,DNH->...NH", shape, axes, self.dtype, bias=True, name=name)(x)
 
         y = attend(project("q", queries), project("k", keys), project("v", values), visible)
         axes = ("heads", None, "embed")
@@ -47,23 +58,19 @@ class FeedForward(nn.Module):
     mlp: int
     dtype: str
     rate: float
+    activation: Callable = nn.relu
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], keys: Keys) -> Float[Array, "B T D"]:
         D, F = x.shape[-1], self.mlp
-        y = nn.relu(dense(D, F, ("embed", "mlp"), self.dtype, NONE, name="up")(x))
+        y = self.activation(dense(D, F, ("embed", "mlp"), self.dtype, NONE, name="up")(x))
         return dense(F, D, ("mlp", "embed"), self.dtype, NONE, name="down")(dropout(y, keys, self.rate))
 
 
-class EncoderLayer(nn.Module):
-    heads: int
-    mlp: int
-    dtype: str
-    rate: float
-
+class EncoderLayer(Sized):
     @nn.compact
     def __call__(self, x, positions, visible, keys: Keys):
-        attention_keys, hidden_keys, mlp_keys = _split(keys, 3)
+        attention_keys, hidden_keys, mlp_keys = split(keys, 3)
         x = constrain(x, "batch", None, None)
         placed = x + positions
         y = Attention(self.heads, self.dtype, name="attention")(placed, placed, x, visible)
@@ -72,15 +79,10 @@ class EncoderLayer(nn.Module):
         return layer_norm(self.dtype, "mlp_norm")(x + dropout(y, mlp_keys, self.rate)), None
 
 
-class DecoderLayer(nn.Module):
-    heads: int
-    mlp: int
-    dtype: str
-    rate: float
-
+class DecoderLayer(Sized):
     @nn.compact
     def __call__(self, x, queries, memory, places, visible, keys: Keys):
-        own_keys, seen_keys, hidden_keys, mlp_keys = _split(keys, 4)
+        own_keys, seen_keys, hidden_keys, mlp_keys = split(keys, 4)
         x = constrain(x, "batch", None, None)
         placed = x + queries
         y = Attention(self.heads, self.dtype, name="own")(placed, placed, x)
@@ -91,34 +93,31 @@ class DecoderLayer(nn.Module):
         return layer_norm(self.dtype, "mlp_norm")(x + dropout(y, mlp_keys, self.rate)), None
 
 
-def _split(keys: Keys, n: int) -> list[Keys]:
+def split(keys: Keys, n: int) -> list[Keys]:
+    """n of each row's."""
     return [None] * n if keys is None else list(jax.vmap(lambda key: jax.random.split(key, n), out_axes=1)(keys))
 
 
-def _stacked(layer: type[nn.Module], depth: int, shared: int):
-    """`depth` layers, scanned: of their inputs `shared` are the same for all, the last is the keys of each."""
-    return nn.scan(
-        layer,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        in_axes=(*(nn.broadcast for _ in range(shared)), 0),
-        length=depth,
-        metadata_params={nn.PARTITION_NAME: "layers"},
-    )
-
-
-def _of_layers(keys: Keys, depth: int):
-    return None if keys is None else jnp.stack(_split(keys, depth))
-
-
-class Encoder(nn.Module):
-    """Tokens that have seen each other."""
-
+class Stack(Sized):
     depth: int
-    heads: int
-    mlp: int
-    dtype: str
-    rate: float
+    unroll: int = 1
+
+    def layers(self, layer: type[Sized], shared: int, keys: Keys, **more):
+        """`layer`, scanned over its carry and `shared` inputs that are the same for all; and the keys of each."""
+        scanned = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(*(nn.broadcast for _ in range(shared)), 0),
+            length=self.depth,
+            unroll=self.unroll,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(self.heads, self.mlp, self.dtype, self.rate, **more, name="layers")
+        return scanned, None if keys is None else jnp.stack(split(keys, self.depth))
+
+
+class Encoder(Stack):
+    """Tokens that have seen each other."""
 
     @nn.compact
     def __call__(
@@ -129,19 +128,12 @@ class Encoder(nn.Module):
         keys: Keys = None,
     ) -> Float[Array, "B S D"]:
         """Args: `visible` tokens may be used by all."""
-        layers = _stacked(EncoderLayer, self.depth, 2)(self.heads, self.mlp, self.dtype, self.rate, name="layers")
-        positions = positions.astype(self.dtype)
-        return layers(x.astype(self.dtype), positions, visible[:, None], _of_layers(keys, self.depth))[0]
+        layers, keys = self.layers(EncoderLayer, 2, keys)
+        return layers(x.astype(self.dtype), positions.astype(self.dtype), visible[:, None], keys)[0]
 
 
-class Decoder(nn.Module):
+class Decoder(Stack):
     """What queries, which begin as zeros, have found in a memory."""
-
-    depth: int
-    heads: int
-    mlp: int
-    dtype: str
-    rate: float
 
     @nn.compact
     def __call__(
@@ -155,8 +147,8 @@ class Decoder(nn.Module):
         """Args: `queries` are the positions of the T; `places` those of the memory, of which `visible` may be used."""
         queries, places = queries.astype(self.dtype)[None], places.astype(self.dtype)
         x = jnp.zeros((memory.shape[0], *queries.shape[1:]), self.dtype)
-        layers = _stacked(DecoderLayer, self.depth, 4)(self.heads, self.mlp, self.dtype, self.rate, name="layers")
-        x, _ = layers(x, queries, memory, places, visible[:, None], _of_layers(keys, self.depth))
+        layers, keys = self.layers(DecoderLayer, 4, keys)
+        x, _ = layers(x, queries, memory, places, visible[:, None], keys)
         return layer_norm(self.dtype, "final_norm")(x)
 
 

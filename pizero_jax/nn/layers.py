@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from pizero_jax.config import LoraConfig, LoraRule
 from pizero_jax.nn import lora as low_rank
+from pizero_jax.types import Policy
 
 
 def fan_in(in_axis: int | Sequence[int], out_axis: int | Sequence[int], scale: float = 1.0) -> Callable:
@@ -17,8 +18,13 @@ def fan_in(in_axis: int | Sequence[int], out_axis: int | Sequence[int], scale: f
 
 
 def weight(module: nn.Module, name: str, shape: Sequence[int], axes: Sequence[str | None], init: Callable) -> Array:
-    """The parameter `name` of `module`: its shape, its logical axes (for sharding) and its initialiser in one place."""
-    return module.param(name, nn.with_logical_partitioning(init, tuple(axes)), tuple(shape), jnp.float32)
+    """The parameter `name` of `module`: its shape, its logical axes (for sharding) and its initialiser in one place.
+
+    Acting, it may be int8, times the scale that then lies beside it (`serve/quantize.py`).
+    """
+    found = module.param(name, nn.with_logical_partitioning(init, tuple(axes)), tuple(shape), jnp.float32)
+    scale = module.get_variable("params", f"{name}_scale")
+    return found if scale is None else found * scale
 
 
 KEPT = {  # by `config.policy.remat`, what a layer keeps for its backward pass beside its input
@@ -78,6 +84,20 @@ class Linear(nn.Module):
         b = factor("lora_b", products.b, random if self.lora.openpi else nn.initializers.zeros)
         y = jnp.einsum(products.up, jnp.einsum(products.down, x, a), b)
         return y * low_rank.scale(self.equation, rule, self.lora.openpi)
+
+
+def equations(policy: Policy) -> dict[str, str]:
+    """The equation of every linear map of the policy, by the path of its module; nothing is computed."""
+    found = {}
+
+    def note(call, args, kwargs, context):
+        if isinstance(context.module, Linear) and context.method_name == "__call__":
+            found["/".join(context.module.path)] = context.module.equation
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(lambda key: policy.init(key), jax.random.key(0))  # a new function: not traced before
+    return found
 
 
 def dense(width: int, features: int, axes: Sequence[str | None], dtype: str, lora: LoraConfig, **more) -> Linear:
@@ -150,6 +170,12 @@ def unit_rms(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     return x / jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
 
 
+def unit_variance(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """x with mean 0 and variance 1, in float32."""
+    x = x.astype(jnp.float32)
+    return unit_rms(x - jnp.mean(x, axis=-1, keepdims=True))
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm; the scale is stored as its difference from 1 (Gemma, arXiv 2403.08295).
 
@@ -164,6 +190,14 @@ class RMSNorm(nn.Module):
         return (unit_rms(x) * (1 + scale)).astype(x.dtype), 1
 
 
+class LayerNorm(nn.Module):
+    """`layer_norm` that returns what `RMSNorm` does: what the sublayer reads, and the gate of its output, 1."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"], condition: None = None) -> tuple[Float[Array, "B T D"], int]:
+        return layer_norm(x.dtype, "norm")(x), 1
+
+
 class AdaptiveRMSNorm(nn.Module):
     """RMSNorm whose scale and shift, and the gate of the sublayer behind it, are linear in a condition.
 
@@ -174,6 +208,8 @@ class AdaptiveRMSNorm(nn.Module):
 
     lora: LoraConfig = low_rank.NONE
 
+    unit = staticmethod(unit_rms)
+
     @nn.compact
     def __call__(
         self, x: Float[Array, "B T D"], condition: Float[Array, "B M E"]
@@ -183,7 +219,13 @@ class AdaptiveRMSNorm(nn.Module):
         sizes, axes = (condition.shape[-1], 3 * D), ("embed", None)
         modulation = dense(*sizes, axes, x.dtype, self.lora, kernel_init=zeros, name="modulation")(condition)
         scale, shift, gate = jnp.split(jnp.repeat(modulation, T // condition.shape[1], axis=1), 3, axis=-1)
-        return (unit_rms(x) * (1 + scale) + shift).astype(x.dtype), gate
+        return (self.unit(x) * (1 + scale) + shift).astype(x.dtype), gate
+
+
+class AdaptiveLayerNorm(AdaptiveRMSNorm):
+    """The same of a LayerNorm: DiT's own (arXiv 2212.09748, section 3.2)."""
+
+    unit = staticmethod(unit_variance)
 
 
 def sincos(

@@ -35,7 +35,7 @@ class Posterior(nn.Module):
         state, actions = _into(c, c.state_dim, "state_in")(state), _into(c, c.action_dim, "actions_in")(actions)
         x = jnp.concatenate([jnp.broadcast_to(start, (B, 1, c.width)), state[:, None], actions], axis=1)
         seen = jnp.concatenate([jnp.ones((B, 2), bool), steps], axis=1)
-        encoder = Encoder(c.posterior_depth, c.heads, c.mlp, c.dtype, c.dropout, name="encoder")
+        encoder = Encoder(c.heads, c.mlp, c.dtype, c.dropout, c.posterior_depth, name="encoder")
         first = encoder(x, places_in_line(C + 2, c.width)[None], seen, keys)[:, 0]
         # At first the prior, so that its divergence does not drown the actions; in float32, as what it is made of.
         zeros = nn.initializers.zeros
@@ -56,7 +56,7 @@ class Act(nn.Module):
         self.latent_in, self.state_in = _into(c, c.latent), _into(c, c.state_dim)
         self.features_in = _into(c, c.resnet.widths[-1])
         self.lead = Positions(2, c.width)
-        self.encoder, self.decoder = Encoder(c.encoder_depth, *sizes), Decoder(c.decoder_depth, *sizes)
+        self.encoder, self.decoder = Encoder(*sizes, c.encoder_depth), Decoder(*sizes, c.decoder_depth)
         self.queries = Positions(c.chunk, c.width)
         self.action_out = dense(c.width, c.action_dim, ("embed", None), "float32", NONE)
 

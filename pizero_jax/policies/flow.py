@@ -6,7 +6,7 @@ reads the prefix once; its keys and values, layer by layer, are all that the exp
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,11 +54,12 @@ class FlowNetwork(nn.Module):
         return dense(width, features, axes, self.config.dtype, self.config.lora)
 
     def embed_suffix(
-        self, state: Float[Array, "B P"], x_t: Float[Array, "B M C A"], t: Float[Array, "B M #C"]
+        self, state: Float[Array, "B P"], x_t: Float[Array, "B M C A"], t: Float[Array, "B M #C"], **told: Array
     ) -> tuple[Float[Array, "B l D"], Float[Array, "B M C D"], Float[Array, "B n D"] | None]:
         """The l tokens before the chunks, those of the M noisy chunks, and what conditions the norms.
 
         There is one condition for each chunk (n = M), or where its steps have times of their own for each step (M C).
+        `told` is what else a variant's expert is told of the M points.
         """
         raise NotImplementedError
 
@@ -71,13 +72,14 @@ class FlowNetwork(nn.Module):
         x_t: Float[Array, "B M C A"],
         t: Float[Array, "B M"] | Float[Array, "B M #C"],
         steps: Bool[Array, "B C"] | None = None,
+        **told: Array,
     ) -> Float[Array, "B T D"]:
         """Output of the expert at the suffix, the M chunks one after the other behind the lead.
 
         The M chunks are blocks that share prefix and lead but do not see each other, so that each gives what it would
         give alone. Nothing sees the steps of the chunk for which `steps` is False.
         """
-        lead, actions, condition = self.embed_suffix(cache.state, x_t, t if t.ndim == 3 else t[:, :, None])
+        lead, actions, condition = self.embed_suffix(cache.state, x_t, t if t.ndim == 3 else t[:, :, None], **told)
         B, M, C, D = actions.shape
         steps = jnp.ones((B, C), bool) if steps is None else steps
         visible, positions = suffix_layout(cache.prefix, steps, lead.shape[1], M)
@@ -85,10 +87,10 @@ class FlowNetwork(nn.Module):
         y, _ = self.expert(tokens, positions, visible, cache.prefix.keys_values, condition=condition)
         return y
 
-    def velocities(self, cache: Cache, x_t, t, steps=None) -> Float[Array, "B M C A"]:
+    def velocities(self, cache: Cache, x_t, t, steps=None, **told) -> Float[Array, "B M C A"]:
         """At M points of the flow for one observation, from a single pass of the expert."""
         B, M, C, A = x_t.shape
-        y = self.suffix(cache, x_t, t, steps)[:, -M * C :]
+        y = self.suffix(cache, x_t, t, steps, **told)[:, -M * C :]
         return self.action_out(y.astype(jnp.float32)).reshape(B, M, C, A)
 
     def __call__(self, observation, x_t, t):
@@ -169,8 +171,11 @@ def make(network: nn.Module, loss_config: LossConfig, *, clip: float | None = No
         velocities = velocities_of(network, params, prefix(params, batch.observation))
         return velocity_losses(velocities, key, batch, loss_config, noise=noise, time=time)
 
-    def act(params, key, observation: Observation, *, noise=None, num_steps: int = config.num_steps, steer=None):
-        """Normalised actions [B, C, A], carried from noise [B, C, A] by `num_steps` steps of `config.solver`.
+    def act(
+        params, key, observation: Observation, *,
+        noise=None, num_steps: int = config.num_steps, solver: str = config.solver, steer=None,
+    ):  # fmt: skip
+        """Normalised actions [B, C, A], carried from noise [B, C, A] by `num_steps` steps of `solver`.
 
         Args:
           steer: (velocity field, noise) -> both as they should be followed (`flow/real_time.py`). DDIM is then Euler's
@@ -179,10 +184,10 @@ def make(network: nn.Module, loss_config: LossConfig, *, clip: float | None = No
         if noise is None:
             noise = jax.random.normal(key, (observation.state.shape[0], C, A))
         cache, times = prefix(params, observation), solvers.even_times(num_steps)
-        if config.solver in steps and steer is None:
+        if solver in steps and steer is None:
             fresh = jax.random.fold_in(key, 1)
-            return solvers.sample_steps(steps[config.solver], denoise(params, cache), path, noise, times, fresh)
-        method = "euler" if config.solver in steps else config.solver
+            return solvers.sample_steps(steps[solver], denoise(params, cache), path, noise, times, fresh)
+        method = "euler" if solver in steps else solver
         field, start = partial(velocity, params, cache), noise / path.size(times[0])
         if steer is not None:
             field, start = steer(field, start)
@@ -199,8 +204,42 @@ def of_steps(t: Float[Array, ""] | Float[Array, "B"] | Float[Array, "B C"], x_t:
 
 
 def velocities_of(network: nn.Module, params, cache: Any) -> Callable:
-    """The function (x_t [B, M, C, A], t [B, M] or [B, M, #C], steps [B, C]) -> v_t [B, M, C, A] for what was read."""
-    return lambda x_t, t, steps: network.apply({"params": params}, cache, x_t, t, steps, method="velocities")
+    """The function (x_t [B, M, C, A], t [B, M] or [B, M, #C], steps [B, C]) -> v_t [B, M, C, A] for what was read.
+
+    What a variant's expert is told beside the time goes by its name.
+    """
+
+    def velocities(x_t, t, steps, **told):
+        return network.apply({"params": params}, cache, x_t, t, steps, **told, method="velocities")
+
+    return velocities
+
+
+class Drawn(NamedTuple):
+    """What the loss of a flow draws for each row, and what of it is real."""
+
+    actions: Float[Array, "B 1 C A"]  # zero where they are padded, which may hold anything
+    noise: Float[Array, "B M C A"]
+    time: Float[Array, "B M"]
+    steps: Bool[Array, "B C"]
+    dims: Bool[Array, "B 1 1 A"]
+
+    def errors(self, predicted: Float[Array, "B M C A"], target: Float[Array, "B M C A"]) -> Float[Array, "B M C"]:
+        """Squared ones for each step, the mean over the real dimensions."""
+        return jnp.sum(jnp.square(predicted - target) * self.dims, axis=-1) / jnp.sum(self.dims, axis=-1)
+
+
+def draw(key, batch: Batch, loss_config: LossConfig, *, noise=None, time=None) -> Drawn:
+    """Noise and times as `config.loss` has them, or those that are given: [B, C, A] and [B], one for each row."""
+    (B, C, A), M = batch.actions.shape, loss_config.samples_per_observation
+    noise_keys, time_keys = jax.vmap(jax.random.split, out_axes=1)(row_keys(key, B))
+    noise = by_row(jax.random.normal, noise_keys, (M, C, A)) if noise is None else noise[:, None]
+    time = by_row(TIMES[loss_config.time].draw, time_keys, noise.shape[1:2]) if time is None else time[:, None]
+    steps, dims = batch.action_mask, batch.action_dim_mask[:, None]
+    if loss_config.openpi_padding:
+        steps, dims = jnp.ones_like(steps), jnp.ones_like(dims)
+    actions = jnp.where(dims & steps[:, :, None], batch.actions, 0)
+    return Drawn(actions[:, None], noise, time, steps, dims[:, None])
 
 
 def velocity_losses(velocities: Callable, key, batch: Batch, loss_config: LossConfig, *, noise=None, time=None):
@@ -219,26 +258,25 @@ def velocity_losses(velocities: Callable, key, batch: Batch, loss_config: LossCo
       real steps, less the share of the samples in which they are shown; metrics: `time` [B, M] and `loss_at_time`
       [B, M] for the loss by flow time.
     """
-    (B, C, A), M = batch.actions.shape, loss_config.samples_per_observation
-    noise_keys, time_keys = jax.vmap(jax.random.split, out_axes=1)(row_keys(key, B))
-    noise = by_row(jax.random.normal, noise_keys, (M, C, A)) if noise is None else noise[:, None]
-    time = by_row(TIMES[loss_config.time].draw, time_keys, noise.shape[1:2]) if time is None else time[:, None]
-    steps, dims = batch.action_mask, batch.action_dim_mask[:, None]
-    if loss_config.openpi_padding:
-        steps, dims = jnp.ones_like(steps), jnp.ones_like(dims)
-    actions = jnp.where(dims & steps[:, :, None], batch.actions, 0)  # what is padded may hold anything
-    path, t, asked = PATHS[loss_config.path], time[:, :, None], steps[:, None]  # [B, M, #C] and [B, #M, C]
+    drawn = draw(key, batch, loss_config, noise=noise, time=time)
+    path, t, asked = PATHS[loss_config.path], drawn.time[:, :, None], drawn.steps[:, None]  # [B, M, #C] and [B, #M, C]
     if loss_config.max_delay:
-        shown = jnp.arange(C) < by_row(partial(_delays, loss_config.max_delay), row_keys(key, B), t.shape[1:])
+        (B, C), shape = drawn.steps.shape, t.shape[1:]
+        shown = jnp.arange(C) < by_row(partial(_delays, loss_config.max_delay), row_keys(key, B), shape)
         t, asked = jnp.where(shown, 0, t), asked & ~shown
-    target = predictions.target(loss_config.prediction, path, actions[:, None], noise, t[..., None])
-    predicted = velocities(path.point(actions[:, None], noise, t[..., None]), t, steps)
-    dims = dims[:, None]  # [B, 1, 1, A]: the same for every sample
-    error = jnp.square(predicted - target)  # [B, M, C, A]
-    by_step = jnp.sum(error * dims, axis=-1) / jnp.sum(dims, axis=-1) * asked  # [B, M, C]
-    weights = jnp.mean(jnp.broadcast_to(asked, by_step.shape), axis=1, dtype=jnp.float32)
-    at_time = jnp.sum(by_step, axis=-1) / jnp.maximum(jnp.sum(asked, axis=-1), 1)
-    return jnp.mean(by_step, axis=1), weights, {"time": time, "loss_at_time": at_time}
+    target = predictions.target(loss_config.prediction, path, drawn.actions, drawn.noise, t[..., None])
+    predicted = velocities(path.point(drawn.actions, drawn.noise, t[..., None]), t, drawn.steps)
+    values, weights, at_time = averaged(drawn.errors(predicted, target), asked)
+    return values, weights, {"time": drawn.time, "loss_at_time": at_time}
+
+
+def averaged(
+    errors: Float[Array, "B M C"], asked: Bool[Array, "B #M C"]
+) -> tuple[Float[Array, "B C"], Float[Array, "B C"], Float[Array, "B M"]]:
+    """Values and weights of a loss, means over the samples of what is asked for; and the mean of each sample."""
+    errors = errors * asked
+    weights = jnp.mean(jnp.broadcast_to(asked, errors.shape), axis=1, dtype=jnp.float32)
+    return jnp.mean(errors, axis=1), weights, jnp.sum(errors, axis=-1) / jnp.maximum(jnp.sum(asked, axis=-1), 1)
 
 
 def _delays(limit: int, key: Key[Array, ""], shape: tuple[int, ...]) -> Int[Array, "..."]:

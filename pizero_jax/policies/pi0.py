@@ -20,10 +20,12 @@ class Pi0(flow.FlowNetwork):
         self.action_time_in = self.dense(2 * width, width)
         self.action_time_out = self.dense(width, width)
 
-    def embed_suffix(self, state, x_t, t):
+    def embed_time(self, t):
+        return sincos(t, self.config.expert.width)
+
+    def embed_suffix(self, state, x_t, t, **told):
         actions = constrain(self.action_in(x_t), "batch", None, None, None)
-        time = sincos(t, self.config.expert.width).astype(actions.dtype)
-        time = jnp.broadcast_to(time, actions.shape)
+        time = jnp.broadcast_to(self.embed_time(t, **told).astype(actions.dtype), actions.shape)
         actions = self.action_time_out(nn.swish(self.action_time_in(jnp.concatenate([actions, time], axis=-1))))
         return self.state_in(state)[:, None], actions, None
 

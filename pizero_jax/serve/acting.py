@@ -24,6 +24,7 @@ class Acting:
     env: EnvConfig
     chunk: int
     num_steps: int | None
+    solver: str | None
     hz: float  # actions per second; 0: unknown
     step: int
     blind: bool  # trained without pictures
@@ -31,21 +32,22 @@ class Acting:
     versions: Mapping[str, str]
 
 
-def of_checkpoint(trained: TrainedPolicy, num_steps: int | None) -> Acting:
+def of_checkpoint(trained: TrainedPolicy, num_steps: int | None, solver: str | None = None) -> Acting:
     """A policy in this process."""
     config = trained.config
 
     def infer(observation, instruction, seed, look, ahead=None):
         key = jax.random.fold_in(jax.random.key(seed), look)
         seen = {"images": _by_camera(observation, config.data.cameras), "state": observation["state"]}
-        return np.asarray(trained.infer(seen, instruction, key, num_steps=num_steps, ahead=ahead))
+        return np.asarray(trained.infer(seen, instruction, key, num_steps=num_steps, solver=solver, ahead=ahead))
 
     return Acting(
         infer=infer,
-        blinded=lambda: of_checkpoint(trained.blinded(), num_steps),
+        blinded=lambda: of_checkpoint(trained.blinded(), num_steps, solver),
         env=config.env,
         chunk=config.policy.chunk,
         num_steps=num_steps or getattr(config.policy, "num_steps", None),
+        solver=solver or getattr(config.policy, "solver", None),
         hz=config.data.chunk_hz or config.data.hz,
         step=trained.step,
         blind=config.data.blind,
@@ -54,7 +56,13 @@ def of_checkpoint(trained: TrainedPolicy, num_steps: int | None) -> Acting:
     )
 
 
-def of_server(ask: Callable, metadata: Mapping[str, Any], num_steps: int | None, blind: bool = False) -> Acting:
+def of_server(
+    ask: Callable,
+    metadata: Mapping[str, Any],
+    num_steps: int | None,
+    solver: str | None = None,
+    blind: bool = False,
+) -> Acting:
     """The policy that `ask`, such as `Client.infer`, is answered by; what it is follows from the server's metadata."""
 
     def infer(observation, instruction, seed, look, ahead=None):
@@ -63,15 +71,17 @@ def of_server(ask: Callable, metadata: Mapping[str, Any], num_steps: int | None,
             images = {camera: np.zeros_like(image) for camera, image in images.items()}
         request = {"images": images, "state": observation["state"], "prompt": instruction, "seed": [seed, look]}
         request |= {"num_steps": num_steps} if num_steps else {}
+        request |= {"solver": solver} if solver else {}
         request |= {"ahead": ahead.actions, "delay": ahead.delay} if ahead else {}
         return ask(request)["actions"]
 
     return Acting(
         infer=infer,
-        blinded=lambda: of_server(ask, metadata, num_steps, blind=True),
+        blinded=lambda: of_server(ask, metadata, num_steps, solver, blind=True),
         env=build(EnvConfig, metadata["env"]),
         chunk=metadata["chunk"],
         num_steps=num_steps or next(iter(metadata["num_steps"]), None),
+        solver=solver or next(iter(metadata["solver"]), None),
         hz=metadata["hz"],
         step=metadata["step"],
         blind=metadata["blind"],

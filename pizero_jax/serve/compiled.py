@@ -1,8 +1,9 @@
-"""A policy compiled before the first request, for batches of a few sizes and a few numbers of solver steps."""
+"""A policy compiled before the first request, for batches of a few sizes and a few ways to solve its flow."""
 
 import dataclasses
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,24 +13,38 @@ from jaxtyping import Bool, Float
 from pizero_jax.data.transforms import stack
 from pizero_jax.errors import InputError
 from pizero_jax.flow.real_time import Plan
+from pizero_jax.flow.solvers import TABLEAUS
 from pizero_jax.serve.policy import Ahead, TrainedPolicy, act
 from pizero_jax.types import Observation, Params
 
-Compiled = dict[tuple[int, int | None, bool], jax.stages.Compiled]  # by rows, solver steps, and if from a plan on
+METHODS = (*TABLEAUS, "ddim")  # of `config.policy.solver`, those without fresh noise
+
+
+class Solver(NamedTuple):
+    """How a flow is solved: "5 heun"."""
+
+    num_steps: int
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.num_steps} {self.method}"
+
+
+Compiled = dict[tuple[int, Solver | None, bool], jax.stages.Compiled]  # by rows, solver, and if from a plan on
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledPolicy:
     """`sizes` are those of the batches, ascending: fewer rows are filled up by repeating the last one.
 
-    The first of `num_steps` is for requests that ask for none; empty where the policy has no solver. With `real_time`
+    The first of `solvers` is for requests that ask for none; empty where the policy has no solver. With `real_time`
     there are programs for chunks that go on from a plan, too.
     """
 
     trained: TrainedPolicy
     params: Params
     sizes: tuple[int, ...]
-    num_steps: tuple[int, ...]
+    solvers: tuple[Solver, ...]
     real_time: bool
     _compiled: Compiled
 
@@ -38,7 +53,7 @@ class CompiledPolicy:
         rows: Sequence[Observation],
         states: np.ndarray,
         seeds: Sequence[tuple[int, int]],
-        num_steps: int | None,
+        solver: Solver | None,
         ahead: Sequence[Ahead] = (),
     ) -> tuple[Float[np.ndarray, "B C a"], Bool[np.ndarray, "B"], dict[str, float]]:
         """Chunks in the data set's units, which of them are well-formed, and seconds by stage.
@@ -52,7 +67,7 @@ class CompiledPolicy:
         start = time.perf_counter()
         size = next(size for size in self.sizes if size >= len(rows))
         filled = [*range(len(rows)), *[len(rows) - 1] * (size - len(rows))]
-        act = self._compiled[size, num_steps or self._default, bool(ahead)]
+        act = self._compiled[size, solver or self.default, bool(ahead)]
         batch, seeds = stack([rows[i] for i in filled]), np.array([seeds[i] for i in filled], np.uint32)
         more = (self.trained.plan([ahead[i] for i in filled], states[filled]),) if ahead else ()
         outputs = np.asarray(act(self.params, batch, seeds, *more))[: len(rows)]
@@ -62,43 +77,43 @@ class CompiledPolicy:
 
     def replaced(self, trained: TrainedPolicy) -> "CompiledPolicy":
         """The same programs with the weights of another checkpoint; compiled anew if policy, loss or shapes differ."""
-        params, old, new = placed(trained.params, None), self.trained.config, trained.config
+        params, old, new = jax.tree.map(jnp.asarray, trained.params), self.trained.config, trained.config
         if (new.policy, new.loss) != (old.policy, old.loss) or _shapes(params) != _shapes(self.params):
-            return compile_policy(trained, self.sizes, self.num_steps, real_time=self.real_time)
+            return compile_policy(trained, self.sizes, self.solvers, real_time=self.real_time)
         return dataclasses.replace(self, trained=trained, params=jax.tree.map(_as_type, params, self.params))
 
     @property
-    def _default(self) -> int | None:
-        return self.num_steps[0] if self.num_steps else None
+    def default(self) -> Solver | None:
+        return self.solvers[0] if self.solvers else None
 
 
 def compile_policy(
     trained: TrainedPolicy,
     sizes: Sequence[int] = (1,),
-    num_steps: Sequence[int] = (),
-    dtype: str | None = None,
+    solvers: Sequence[Solver] = (),
     *,
     real_time: bool = False,
 ) -> CompiledPolicy:
-    """The policy for these batch sizes and solver steps, each run once.
+    """The policy for these batch sizes and solvers, each run once.
 
     Args:
-      num_steps: the config's by default.
-      dtype: of the weights, such as "bfloat16"; as they were saved by default.
+      solvers: the config's by default.
       real_time: also for chunks that go on from a plan.
 
     Raises:
-      InputError: solver steps or plans for a policy that has no solver, or a solver that draws noise in every step.
+      InputError: solvers or plans for a policy that has no flow, or a solver that draws noise in every step.
     """
     flow = trained.policy.velocity is not None
-    if num_steps and not flow:
-        raise InputError(f"num_steps = {num_steps[0]}: {trained.config.policy.name!r} has no solver, leave it out")
+    if solvers and not flow:
+        raise InputError(
+            f"num_steps = {solvers[0].num_steps}: {trained.config.policy.name!r} has no solver, leave it out"
+        )
     if real_time and not flow:
         raise InputError(f"--real_time: {trained.config.policy.name!r} has no flow that could go on from a plan")
-    if flow and trained.config.policy.solver == "ddpm":  # one draw for a batch: an answer would depend on who asks
+    solvers = tuple(dict.fromkeys(solvers)) or ((of_config(trained),) if flow else ())
+    if any(solver.method == "ddpm" for solver in solvers):  # one draw for a batch: an answer would depend on who asks
         raise InputError("config.policy.solver = 'ddpm' draws noise in every step, which is not served; set 'ddim'")
-    num_steps = tuple(num_steps) or ((trained.config.policy.num_steps,) if flow else ())
-    params, row = placed(trained.params, dtype), blank(trained)
+    params, row = jax.tree.map(jnp.asarray, trained.params), blank(trained)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     C, A = trained.config.policy.chunk, trained.config.policy.action_dim
 
@@ -106,19 +121,23 @@ def compile_policy(
         return Plan(np.zeros((size, C, A), np.float32), *np.zeros((2, size), np.int32))
 
     compiled = {
-        (size, steps, planned): jax.jit(of_seeds(trained, steps))
+        (size, solver, planned): jax.jit(of_seeds(trained, solver))
         .lower(like, stack([row] * size), np.zeros((size, 2), np.uint32), *([plan(size)] if planned else []))
         .compile()
         for size in sizes
-        for steps in num_steps or (None,)
+        for solver in solvers or (None,)
         for planned in ((False, True) if real_time else (False,))
     }
-    policy = CompiledPolicy(trained, params, tuple(sorted(sizes)), num_steps, real_time, compiled)
+    policy = CompiledPolicy(trained, params, tuple(sorted(sizes)), solvers, real_time, compiled)
     states = np.zeros((max(sizes), len(trained.statistics["state"].mean)))
     nothing = Ahead(np.zeros((0, len(trained.statistics["actions"].mean))), 0)
-    for size, steps, planned in compiled:
-        policy.infer([row] * size, states[:size], [(0, 0)] * size, steps, [nothing] * size if planned else ())
+    for size, solver, planned in compiled:
+        policy.infer([row] * size, states[:size], [(0, 0)] * size, solver, [nothing] * size if planned else ())
     return policy
+
+
+def of_config(trained: TrainedPolicy) -> Solver:
+    return Solver(trained.config.policy.num_steps, trained.config.policy.solver)
 
 
 def blank(trained: TrainedPolicy) -> Observation:
@@ -128,27 +147,19 @@ def blank(trained: TrainedPolicy) -> Observation:
     return trained.processor.observation(images, trained.statistics["state"].mean, "")
 
 
-def placed(params: Params, dtype: str | None) -> Params:
-    """Floating-point weights as `dtype` on the device; as they are without one."""
-    change = dtype and jnp.dtype(dtype)
-    return jax.tree.map(
-        lambda x: jnp.asarray(x, change) if change and jnp.issubdtype(x.dtype, jnp.floating) else jnp.asarray(x), params
-    )
-
-
-def of_seeds(trained: TrainedPolicy, steps: int | None):
+def of_seeds(trained: TrainedPolicy, solver: Solver | None):
     """The policy as a function (params, observation, seeds [B, 2], plan) whose noise follows from seeds."""
     policy, config = trained.policy, trained.config.policy
 
     def from_seeds(params, observation, seeds, plan=None):
-        if steps is None:
+        if solver is None:
             return policy.act(params, jax.random.key(0), observation)  # greedy: nothing is drawn
 
         def noise(seed):
             key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
             return jax.random.normal(key, (config.chunk, config.action_dim))
 
-        drawn = {"noise": jax.vmap(noise)(seeds), "num_steps": steps}
+        drawn = {"noise": jax.vmap(noise)(seeds), "num_steps": solver.num_steps, "solver": solver.method}
         return act(policy, trained.config, params, jax.random.key(0), observation, plan=plan, **drawn)
 
     return from_seeds

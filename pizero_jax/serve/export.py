@@ -3,8 +3,9 @@
 import importlib.util
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from pizero_jax.data import tokenizers
 from pizero_jax.errors import InputError
 from pizero_jax.serve import standalone
-from pizero_jax.serve.compiled import blank, of_seeds, placed
+from pizero_jax.serve.compiled import Solver, blank, of_seeds
 from pizero_jax.serve.policy import TrainedPolicy
 from pizero_jax.types import Observation
 
@@ -22,7 +23,7 @@ def export(
     folder: Path,
     platforms: Sequence[str],
     num_steps: int | None = None,
-    dtype: str | None = None,
+    quantization: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes policy.stablehlo, params.npz, policy.json, policy.py, and the tokenizer's file if it has one.
 
@@ -30,15 +31,16 @@ def export(
       folder: new or empty.
       platforms: "cpu", "cuda", "tpu", "rocm", at least one.
       num_steps: of the solver, the config's by default.
-      dtype: of the weights, such as "bfloat16"; as they were saved by default.
+      quantization: what is known of it, for policy.json.
 
     Raises:
       InputError: the folder has something in it, or the policy is none that can be exported.
     """
     config, processor = trained.config, trained.processor
     check(trained, folder)
-    leaves, tree = jax.tree.flatten(placed(trained.params, dtype))
-    act, row = of_seeds(trained, num_steps or config.policy.num_steps), blank(trained)
+    leaves, tree = jax.tree.flatten(trained.params)
+    solver = Solver(num_steps or config.policy.num_steps, config.policy.solver)
+    act, row = of_seeds(trained, solver), blank(trained)
 
     def program(leaves, images, image_masks, state, prompt, prompt_mask, seeds):
         return act(
@@ -67,6 +69,7 @@ def export(
         "policy": config.policy.name,
         "step": trained.step,
         "versions": trained.versions,
+        "quantization": quantization,
         "platforms": list(platforms),
         "parameter_dtypes": [str(x.dtype) for x in leaves],
         "cameras": list(processor.cameras),

@@ -78,6 +78,7 @@ class _Client:
             "steps": self.steps,
             "executed": self.executed,  # the last is step `steps` - 1
             "chunks": self.chunks,
+            "recorded": [] if self.request.recorded is None else self.request.recorded.tolist(),  # as the last chunk
         }
 
 

@@ -36,10 +36,12 @@ path { fill: none; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
 .earlier { stroke: var(--blue); stroke-width: 1; opacity: .3; }
 .chunk { stroke: var(--blue); stroke-width: 2.2; }
 .executed { stroke: var(--orange); stroke-width: 2; }
+.recorded { stroke: var(--orange); stroke-width: 2; stroke-dasharray: 5 4; }
 .key { display: inline-block; width: 1.4em; height: .2em; vertical-align: middle; margin: 0 .4em 0 .9em; }
 .key:first-child { margin-left: 0; }
 .blue { background: var(--blue); } .pale { background: var(--blue); opacity: .3; }
 .orange { background: var(--orange); }
+.dashed { background: repeating-linear-gradient(90deg, var(--orange) 0 .35em, transparent .35em .6em); }
 """
 
 _SCRIPT = """
@@ -62,8 +64,9 @@ const seconds = value =>
   value < 1 ? "now" : value < 90 ? `${value.toFixed(0)} s ago` : `${(value / 60).toFixed(0)} min ago`;
 
 function tiles(live) {
+  const solvers = live.num_steps.map((steps, i) => `${steps} ${live.solver[i]}`);
   const shown = {policy: live.policy, checkpoint: `step ${live.step}`, "actions in a chunk": live.chunk,
-    "solver steps": live.num_steps.join(", ") || "none", connections: live.connections, waiting: live.queue};
+    "solver steps": solvers.join(", ") || "none", connections: live.connections, waiting: live.queue};
   one("tiles").replaceChildren(...Object.entries(shown).map(([name, value]) => {
     const tile = made("div");
     tile.append(made("dt", name), made("dd", value));
@@ -87,6 +90,7 @@ function plot(client, dimension) {
   const lines = client.chunks.map(([start, actions]) => ["earlier", start, actions.map(a => a[dimension])]);
   if (lines.length) lines[lines.length - 1][0] = "chunk";
   lines.push(["executed", first, client.executed.map(a => a[dimension])]);
+  if (client.recorded.length) lines.push(["recorded", client.steps, client.recorded.map(a => a[dimension])]);
   const last = client.chunks.length ? client.chunks[client.chunks.length - 1] : [0, []];
   const to = last[0] + Math.max(last[1].length - 1, 1), from = Math.max(0, Math.min(client.steps, to) - SHOWN);
   const inside = lines.flatMap(([, start, values]) => values.filter((_, i) => start + i >= from));
@@ -171,7 +175,8 @@ HTML = f"""<!doctype html>
 <p id="none" class="soft" hidden>No request has come yet.</p>
 <p id="legend" class="soft" hidden>
 <span class="key blue"></span>the last chunk<span class="key pale"></span>earlier ones
-<span class="key orange"></span>executed, where the client says so</p>
+<span class="key orange"></span>executed, where the client says so
+<span class="key dashed"></span>recorded, of an episode that is replayed</p>
 <div id="clients"></div>
 <section><h2>Server</h2><dl id="tiles"></dl>
 <div id="latency" class="scroll" hidden><table><thead><tr><th>ms, last 1,000 requests</th><th>50%</th><th>95%</th>

@@ -50,7 +50,7 @@ class TrainedPolicy:
     action_tokens: ActionTokenizer | None = None
 
     def __post_init__(self):
-        static = "num_steps" if self.policy.velocity else ()
+        static = ("num_steps", "solver") if self.policy.velocity else ()
         object.__setattr__(self, "_act", jax.jit(partial(act, self.policy, self.config), static_argnames=static))
 
     def infer(
@@ -60,6 +60,7 @@ class TrainedPolicy:
         key: jax.Array,
         *,
         num_steps: int | None = None,
+        solver: str | None = None,
         ahead: Ahead | None = None,
     ) -> Float[np.ndarray, "C a"]:
         """A chunk of actions in the data set's units.
@@ -68,10 +69,10 @@ class TrainedPolicy:
           observation: {"images": {camera: uint8 [h, w, 3] or encoded}, "state": [P], raw}.
           instruction: as the data set words it.
           key: of the noise that the flow starts from.
-          num_steps: of the solver; the config's by default. Policies over tokens have none.
+          num_steps, solver: how the flow is solved; the config's by default. Policies over tokens have none.
           ahead: what the chunk has to go on from (real-time chunking); of flow policies.
         """
-        return self.infer_batch([observation], [instruction], key, num_steps=num_steps, ahead=[ahead])[0]
+        return self.infer_batch([observation], [instruction], key, num_steps=num_steps, solver=solver, ahead=[ahead])[0]
 
     def infer_batch(
         self,
@@ -80,10 +81,13 @@ class TrainedPolicy:
         key: jax.Array,
         *,
         num_steps: int | None = None,
+        solver: str | None = None,
         ahead: Sequence[Ahead | None] = (),
     ) -> Float[np.ndarray, "B C a"]:
         """As `infer`, for B observations at once, one instruction each; the policy compiles once per B."""
-        actions, well_formed = self.infer_checked(observations, instructions, key, num_steps=num_steps, ahead=ahead)
+        actions, well_formed = self.infer_checked(
+            observations, instructions, key, num_steps=num_steps, solver=solver, ahead=ahead
+        )
         if not well_formed.all():
             message = "%d of %d chunks were written malformed"
             logging.log_every_n_seconds(logging.WARNING, message, 60, np.sum(~well_formed), len(well_formed))
@@ -96,6 +100,7 @@ class TrainedPolicy:
         key: jax.Array,
         *,
         num_steps: int | None = None,
+        solver: str | None = None,
         ahead: Sequence[Ahead | None] = (),
     ) -> tuple[Float[np.ndarray, "B C a"], Bool[np.ndarray, "B"]]:
         """As `infer_batch`, and which chunks are well-formed.
@@ -107,9 +112,11 @@ class TrainedPolicy:
             self.processor.observation(observation["images"], observation["state"], instruction)
             for observation, instruction in zip(observations, instructions, strict=True)
         ]
-        if num_steps and not self.policy.velocity:
-            raise InputError(f"num_steps = {num_steps}: {self.config.policy.name!r} has no solver, leave it out")
         options = {"num_steps": num_steps} if num_steps else {}
+        options |= {"solver": solver} if solver else {}
+        for name, value in options.items():
+            if not self.policy.velocity:
+                raise InputError(f"{name} = {value}: {self.config.policy.name!r} has no solver, leave it out")
         states = np.stack([observation["state"] for observation in observations])
         if any(ahead):
             options["plan"] = self.plan(ahead, states)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from pizero_jax.errors import InputError
+from pizero_jax.serve.compiled import Solver
 from pizero_jax.serve.policy import Ahead, TrainedPolicy
 from pizero_jax.types import Observation
 
@@ -39,10 +40,11 @@ class Request:
     row: Observation
     state: Float[np.ndarray, "P"]  # raw
     prompt: str
-    num_steps: int | None
+    solver: Solver | None
     seed: tuple[int, int] | None  # of the noise
     executed: Float[np.ndarray, "n a"] | None  # since the last request, to be shown
     ahead: Ahead | None = None  # what the chunk has to go on from
+    recorded: Float[np.ndarray, "n a"] | None = None  # from here on, of an episode that is replayed, to be shown
 
 
 class Reader:
@@ -50,15 +52,16 @@ class Reader:
 
     A field is known by its last part: "observation/image", {"images": {"image": ..}} and "image" are the same. A camera
     has the name that it has in the policy or in the data set. A picture of None is absent. "prompt" is the instruction;
-    "num_steps", "seed" ([seed, look]) and "executed" are optional. So are "ahead" [n, a], the actions that are left of
-    the chunk before, with "delay", how many of them will be executed before the answer is there (real-time chunking).
+    "num_steps", "solver", "seed" ([seed, look]), "executed" and "recorded" are optional. So are "ahead" [n, a], the
+    actions that are left of the chunk before, with "delay", how many of them will be executed before the answer is
+    there (real-time chunking).
     """
 
-    def __init__(self, trained: TrainedPolicy, num_steps: tuple[int, ...], names: Names, real_time: bool = False):
+    def __init__(self, trained: TrainedPolicy, solvers: tuple[Solver, ...], names: Names, real_time: bool = False):
         data = trained.config.data
         if data.history != 1:
             raise InputError(f"config.data.history = {data.history}: policies of one moment can be served only")
-        self._processor, self._num_steps, self._names = trained.processor, num_steps, names
+        self._processor, self._solvers, self._names = trained.processor, solvers, names
         self._trained, self._real_time = trained, real_time
         self._cameras = {_last(field): camera for camera, field in data.cameras.items()}
         self._cameras |= {camera: camera for camera in data.cameras}
@@ -83,8 +86,9 @@ class Reader:
         state = self._read_state(fields)
         with np.errstate(over="ignore"):  # to infinity, which is refused below
             prompt = self._read_prompt(fields.pop("prompt", self._names.prompt), state)
-        num_steps = self._read_steps(fields.pop("num_steps", None))
-        seed, executed = _seed(fields.pop("seed", None)), self._read_executed(fields.pop("executed", None))
+        solver = self._read_solver(fields.pop("num_steps", None), fields.pop("solver", None))
+        seed = _seed(fields.pop("seed", None))
+        executed, recorded = (self._read_actions(name, fields.pop(name, None)) for name in ("executed", "recorded"))
         ahead = self._read_ahead(fields.pop("ahead", None), fields.pop("delay", None), state)
         if fields:
             cameras = ", ".join(self._processor.data.cameras)
@@ -93,7 +97,7 @@ class Reader:
             row = self._processor.observation(images, state, prompt)
         if not np.isfinite(row.state).all():
             raise InputError("the state is not finite once it is normalised")
-        return Request(row, state, prompt, num_steps, seed, executed, ahead)
+        return Request(row, state, prompt, solver, seed, executed, ahead, recorded)
 
     def _fields(self, message: Any) -> dict[str, Any]:
         if not isinstance(message, dict):
@@ -128,19 +132,24 @@ class Reader:
             raise InputError(f"the prompt takes {tokens} tokens; config.policy.prompt_length = {length}")
         return prompt
 
-    def _read_steps(self, num_steps: Any) -> int | None:
-        if num_steps is None or (type(num_steps) is int and num_steps in self._num_steps):
-            return num_steps
-        compiled = ", ".join(map(str, self._num_steps)) or "none, as this policy has no solver"
-        raise InputError(f"num_steps is none of those that the server was started with: {compiled}")
+    def _read_solver(self, num_steps: Any, method: Any) -> Solver | None:
+        """The first that fits what is asked for."""
+        if num_steps is None and method is None:
+            return self._solvers[0] if self._solvers else None
+        if type(num_steps) in (int, type(None)) and type(method) in (str, type(None)):
+            for solver in self._solvers:
+                if num_steps in (None, solver.num_steps) and method in (None, solver.method):
+                    return solver
+        compiled = ", ".join(map(str, self._solvers)) or "none, as this policy has no solver"
+        raise InputError(f"num_steps and solver are none of those that the server was started with: {compiled}")
 
-    def _read_executed(self, executed: Any) -> Float[np.ndarray, "n a"] | None:
-        if executed is None:
+    def _read_actions(self, name: str, actions: Any) -> Float[np.ndarray, "n a"] | None:
+        if actions is None:
             return None
-        executed = _numbers("executed", executed, axes=(2,))
-        if executed.shape[1] != self._widths["actions"] or len(executed) > EXECUTED:
-            raise InputError(f"executed has shape {list(executed.shape)}; [n, {self._widths['actions']}] was expected")
-        return executed
+        actions = _numbers(name, actions, axes=(2,))
+        if actions.shape[1] != self._widths["actions"] or len(actions) > EXECUTED:
+            raise InputError(f"{name} has shape {list(actions.shape)}; [n, {self._widths['actions']}] was expected")
+        return actions
 
     def _read_ahead(self, actions: Any, delay: Any, state: Float[np.ndarray, "P"]) -> Ahead | None:
         if actions is None and delay is None:

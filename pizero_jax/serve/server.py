@@ -29,7 +29,7 @@ from websockets.exceptions import ConnectionClosed
 from pizero_jax.errors import InputError
 from pizero_jax.serve import live_page, msgpack_arrays
 from pizero_jax.serve.batching import Batcher, Busy
-from pizero_jax.serve.compiled import CompiledPolicy
+from pizero_jax.serve.compiled import CompiledPolicy, Solver
 from pizero_jax.serve.live import Live
 from pizero_jax.serve.measures import Measures
 from pizero_jax.serve.request import SEEDS, Names, Reader, Request
@@ -101,7 +101,7 @@ class PolicyServer:
         self.measures.reloaded()
 
     def _made(self, policy: CompiledPolicy) -> Engine:
-        return Engine(policy, Reader(policy.trained, policy.num_steps, self.settings.names, policy.real_time))
+        return Engine(policy, Reader(policy.trained, policy.solvers, self.settings.names, policy.real_time))
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Listens until `stop`; InputError if the address is taken."""
@@ -168,7 +168,7 @@ class PolicyServer:
                 if self._draining:
                     raise Busy("busy: the server is going away")
                 async with asyncio.timeout(self.settings.request_timeout):
-                    answer = await self._answer(frame, peer)
+                    answer = await self.answer(peer, lambda engine: self._read(engine, frame))
             except Exception as error:
                 await self._refuse(connection, peer, error)
                 return None
@@ -209,11 +209,12 @@ class PolicyServer:
 
     # Answers
 
-    async def _answer(self, frame: Any, peer: str) -> dict[str, Any]:
+    async def answer(self, peer: str, read: Callable[[Engine], Request]) -> dict[str, Any]:
+        """The answer to what `read` makes of the policy that is there now; whatever is raised on the way."""
         start, engine = time.perf_counter(), self._engine
-        request = await asyncio.get_running_loop().run_in_executor(self._preparing, self._read, engine, frame)
+        request = await asyncio.get_running_loop().run_in_executor(self._preparing, read, engine)
         read = time.perf_counter()
-        kind = engine, request.num_steps, request.ahead is not None
+        kind = engine, request.solver, request.ahead is not None
         actions, well_formed, times = await self._batcher.submit(kind, request)
         end = time.perf_counter()
         stages = {"read": read - start, **times, "total": end - start}
@@ -234,13 +235,13 @@ class PolicyServer:
             raise InputError("a request is a binary frame")
         return engine.reader.read(msgpack_arrays.unpack(frame))
 
-    def _work(self, kind: tuple[Engine, int | None, bool], requests: Sequence[Request]) -> list[Any]:
+    def _work(self, kind: tuple[Engine, Solver | None, bool], requests: Sequence[Request]) -> list[Any]:
         """An answer or an error for each request; in the worker."""
-        engine, num_steps, planned = kind
+        engine, solver, planned = kind
         seeds = [request.seed or self._drawn() for request in requests]
         states = np.stack([request.state for request in requests])
         ahead = [request.ahead for request in requests] if planned else ()
-        actions, well_formed, times = engine.policy.infer([r.row for r in requests], states, seeds, num_steps, ahead)
+        actions, well_formed, times = engine.policy.infer([r.row for r in requests], states, seeds, solver, ahead)
         self.measures.called(len(requests), int(np.sum(~well_formed)))
         broken = InputError("the policy gave actions that are not finite")
         return [
@@ -316,7 +317,8 @@ def metadata(policy: CompiledPolicy) -> dict[str, Any]:
         "state_dim": len(trained.statistics["state"].mean),
         "action_dim": len(trained.statistics["actions"].mean),
         "chunk": config.policy.chunk,
-        "num_steps": list(policy.num_steps),
+        "num_steps": [solver.num_steps for solver in policy.solvers],
+        "solver": [solver.method for solver in policy.solvers],
         "hz": config.data.chunk_hz or config.data.hz,
         "blind": config.data.blind,
         "max_delay": config.loss.max_delay if policy.real_time else None,

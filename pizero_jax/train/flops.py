@@ -4,13 +4,20 @@ from pizero_jax.config import (
     ActConfig,
     BackboneConfig,
     DiffusionPolicyConfig,
+    DiffusionTransformerConfig,
     FlowConfig,
     InsulatedConfig,
+    KeypointConfig,
+    MeanFlowConfig,
     Pi0Config,
     Pi0FastConfig,
+    Pi0SmallConfig,
     PolicyConfig,
     RegressionConfig,
     ResNetConfig,
+    ShortcutConfig,
+    TransformerConfig,
+    TwoTimesConfig,
     VisionConfig,
 )
 
@@ -26,21 +33,25 @@ def forward_flops(config: PolicyConfig, samples_per_observation: int = 1) -> flo
         language  S (2 D N H + 3 D F) (L - 1) + 2 S S N H (L - 1) + 2 S D K H L    S tokens: pictures and prompt
         tokens    T (2 D N H + 2 D K H + 3 D F) L + 2 T (S + T) N H L, T of them after the prompt, and (T + 1) D V
         expert    the same without D V; T = 1 + M C tokens: pi0's state and M chunks
+                  MeanFlow's derivative by time takes as much again, attention twice; shortcuts take three passes
 
-    Multiply-adds; letters as elsewhere, each expert with its own D and F. Policies without a backbone: `_unet`, `_act`.
+    Multiply-adds; letters as elsewhere, each expert with its own D and F. Policies without a backbone: `_unet`,
+    `_denoiser`, `_act`, `_small`.
     """
     match config:
-        case DiffusionPolicyConfig():
-            return 2.0 * (_keypoints(config) + samples_per_observation * _unet(config))
+        case KeypointConfig():
+            return 2.0 * (_keypoints(config) + samples_per_observation * _denoised(config))
         case ActConfig():
             return 2.0 * (_act(config) + _posterior(config))
+        case Pi0SmallConfig():
+            return 2.0 * (_small(config) + _small_expert(config, samples_per_observation))
     S = _prefix(config)
     writes = isinstance(config, InsulatedConfig | Pi0FastConfig)
     total = _pictures(config) + _language(config, S, whole=writes)
     if writes:
         total += _tokens(config, S, config.token_length - 1)
     if isinstance(config, FlowConfig):
-        total += _expert(config, S, samples_per_observation)
+        total += _expert(config, S, samples_per_observation) + _again(config, S, samples_per_observation)
     if isinstance(config, RegressionConfig):
         total += _regression(config, S)
     return 2.0 * total
@@ -49,10 +60,12 @@ def forward_flops(config: PolicyConfig, samples_per_observation: int = 1) -> flo
 def act_flops(config: PolicyConfig) -> float:
     """FLOPs of one chunk of actions: what is read once, then each solver step, or each of `token_length` tokens."""
     match config:
-        case DiffusionPolicyConfig():
-            return 2.0 * (_keypoints(config) + config.calls * _unet(config))
+        case KeypointConfig():
+            return 2.0 * (_keypoints(config) + config.calls * _denoised(config))
         case ActConfig():
             return 2.0 * _act(config)
+        case Pi0SmallConfig():
+            return 2.0 * (_small(config) + config.calls * _small_expert(config, 1))
     S = _prefix(config)
     match config:
         case FlowConfig():
@@ -65,22 +78,24 @@ def act_flops(config: PolicyConfig) -> float:
 def tokens_per_row(config: PolicyConfig, samples_per_observation: int = 1) -> int:
     """Tokens of one row's loss: pictures and prompt, action tokens, and the expert's for every sample.
 
-    Of policies without a backbone: the steps of all chunks, and what ACT's encoders see.
+    Of policies without a backbone: the steps of all chunks, and what the encoders of ACT and pi0-small see.
     """
     C, chunks = config.chunk, samples_per_observation * config.chunk
     match config:
-        case DiffusionPolicyConfig():
+        case KeypointConfig():
             return chunks
         case ActConfig():
             return _seen(config) + C + (2 + C)
+        case Pi0SmallConfig():
+            return _prefix(config) + 1 + chunks
         case RegressionConfig():
             return _prefix(config) + 1 + C
     written = config.token_length if isinstance(config, InsulatedConfig | Pi0FastConfig) else 0
-    suffix = isinstance(config, Pi0Config) + chunks
+    suffix = isinstance(config, Pi0Config | TwoTimesConfig) + chunks
     return _prefix(config) + written + (suffix if isinstance(config, FlowConfig) else 0)
 
 
-def _prefix(config: BackboneConfig) -> int:
+def _prefix(config: BackboneConfig | Pi0SmallConfig) -> int:
     return len(config.cameras) * (config.image_size // config.vision.patch) ** 2 + config.prompt_length
 
 
@@ -117,11 +132,24 @@ def _tokens(config: BackboneConfig, S: int, T: int) -> int:
 
 def _expert(config: FlowConfig, S: int, M: int) -> int:
     D, A, steps = config.expert.width, config.action_dim, M * config.chunk
-    if isinstance(config, Pi0Config):
-        lead, around = 1, config.state_dim * D + steps * 3 * D * D  # the state, and actions mixed with the time
+    if isinstance(config, Pi0Config | TwoTimesConfig):
+        spans = M * isinstance(config, TwoTimesConfig)
+        lead, around = 1, config.state_dim * D + (steps * 3 + spans) * D * D  # the state, actions mixed with the time
     else:
         lead, around = 0, M * (2 + 3 * (2 * config.attention.depth + 1)) * D * D  # the time, and the norms
     return _later(config, D, config.expert.mlp, S, lead + steps) + around + steps * 2 * A * D
+
+
+def _again(config: FlowConfig, S: int, M: int) -> int:
+    """What the expert computes beside its pass, to learn mean velocities; no backward pass goes through it."""
+    match config:
+        case MeanFlowConfig():  # of a product of two, the derivative is two products; the state has none
+            a, T = config.attention, 1 + M * config.chunk
+            attention = a.depth * 2 * T * (S + T) * a.heads * a.head_dim
+            return _expert(config, S, M) + attention - config.state_dim * config.expert.width
+        case ShortcutConfig():
+            return 2 * _expert(config, S, M)
+    return 0
 
 
 def _regression(config: RegressionConfig, S: int) -> int:
@@ -150,15 +178,26 @@ def _resnet(c: ResNetConfig, side: int) -> tuple[int, int]:
     return total, side
 
 
-def _keypoints(config: DiffusionPolicyConfig) -> int:
+def _keypoints(config: KeypointConfig) -> int:
     """The features, their keypoints, their places, and the last linear map, of all cameras."""
     resnet, side = _resnet(config.resnet, config.image_size)
     K = config.keypoints
     return len(config.cameras) * (resnet + side**2 * K * (config.resnet.widths[-1] + 2) + (2 * K) ** 2)
 
 
+def _denoised(config: KeypointConfig) -> int:
+    """Of one chunk at one time."""
+    return _unet(config) if isinstance(config, DiffusionPolicyConfig) else _denoiser(config)
+
+
+def _denoiser(config: DiffusionTransformerConfig) -> int:
+    c, C, D = config.transformer, config.chunk, config.transformer.width
+    seen = len(config.cameras) * 2 * config.keypoints + config.state_dim
+    return _layers(c, C) + _looks(c, C, 2, D) + 2 * 8 * D**2 + seen * D + C * 2 * D * config.action_dim
+
+
 def _unet(config: DiffusionPolicyConfig) -> int:
-    """Of one chunk at one time: two blocks at each width down, in the middle and up, of two convolutions each."""
+    """Two blocks at each width down, in the middle and up, of two convolutions each."""
     c, widths, T = config.unet, config.unet.widths, config.chunk
     condition = c.time + len(config.cameras) * 2 * config.keypoints + config.state_dim
 
@@ -202,5 +241,29 @@ def _posterior(config: ActConfig) -> int:
 
 
 def _encoder(config: ActConfig, S: int, depth: int) -> int:
-    D, F = config.width, config.mlp
-    return depth * (4 * S * D**2 + 2 * S**2 * D + 2 * S * D * F)
+    return _layers(TransformerConfig(config.width, depth, config.heads, config.mlp), S)
+
+
+def _layers(c: TransformerConfig, T: int) -> int:
+    """T tokens that see each other, and a feed-forward for each."""
+    return c.depth * (4 * T * c.width**2 + 2 * T**2 * c.width + 2 * T * c.width * c.mlp)
+
+
+def _looks(c: TransformerConfig, T: int, S: int, width: int) -> int:
+    """Of the layers' T tokens into a memory of S tokens of `width`."""
+    return c.depth * (2 * T * c.width**2 + 2 * S * width * c.width + 2 * T * S * c.width)
+
+
+def _small(config: Pi0SmallConfig) -> int:
+    """What is read once: pictures, words and state, and all of them together."""
+    E, W, T = config.observation.width, config.language.width, config.prompt_length
+    pictures = len(config.cameras) * _vision(config.vision, config.image_size, E)
+    into = T * W * E + config.state_dim * E
+    return pictures + _layers(config.language, T) + into + _layers(config.observation, _prefix(config) + 1)
+
+
+def _small_expert(config: Pi0SmallConfig, M: int) -> int:
+    """M chunks; the time of each, and what it says to the norms."""
+    c, D, T = config.expert, config.expert.width, M * config.chunk
+    looks = _looks(c, T, _prefix(config) + 1, config.observation.width)
+    return _layers(c, T) + looks + M * (2 + 3 * (3 * c.depth + 1)) * D**2 + 2 * T * D * config.action_dim

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from pizero_jax import policies
-from pizero_jax.config import BackboneConfig, FlowConfig, LossConfig, PolicyConfig
+from pizero_jax.config import BackboneConfig, FlowConfig, LossConfig, PolicyConfig, TwoTimesConfig
 from pizero_jax.errors import InputError
 from pizero_jax.types import Params, Policy
 from pizero_jax.weights import safetensors
@@ -151,10 +151,11 @@ def export(folder: str | Path, config: PolicyConfig, params: Params, *, layout: 
         raise InputError(f"{folder} exists; name another folder")
     if not isinstance(config, BackboneConfig):
         raise InputError(f"{config.name!r} has no PaliGemma; neither layout has a place for it")
-    layout = layout or ("lerobot" if isinstance(config, FlowConfig) else "paligemma")
+    known = isinstance(config, FlowConfig) and not isinstance(config, TwoTimesConfig)
+    layout = layout or ("lerobot" if known else "paligemma")
     if layout not in ("lerobot", "paligemma"):
         raise InputError(f"layout = {layout!r}; allowed: 'lerobot', 'paligemma'")
-    if layout == "lerobot" and not isinstance(config, FlowConfig):
+    if layout == "lerobot" and not known:
         raise InputError(
             f"layout = 'lerobot' is for pi0 and pi05, not for {config.name}; 'paligemma' is for any backbone"
         )

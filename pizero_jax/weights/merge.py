@@ -2,29 +2,13 @@
 
 import dataclasses
 
-import jax
-from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pizero_jax import policies
 from pizero_jax.config import LossConfig, PolicyConfig
 from pizero_jax.nn import lora
-from pizero_jax.nn.layers import Linear
-from pizero_jax.types import Params, Policy
-
-
-def equations(policy: Policy) -> dict[str, str]:
-    """The equation of every linear map of the policy, by the path of its module; nothing is computed."""
-    found = {}
-
-    def note(call, args, kwargs, context):
-        if isinstance(context.module, Linear) and context.method_name == "__call__":
-            found["/".join(context.module.path)] = context.module.equation
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(note):
-        jax.eval_shape(lambda key: policy.init(key), jax.random.key(0))  # a new function: not traced before
-    return found
+from pizero_jax.nn.layers import equations
+from pizero_jax.types import Params
 
 
 def merge(config: PolicyConfig, params: Params) -> tuple[PolicyConfig, Params]:

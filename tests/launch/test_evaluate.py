@@ -33,8 +33,9 @@ def trained(forked, tmp_path_factory):
 @pytest.mark.slow
 def test_evaluation_scores_the_same_start_states_sighted_and_blind(forked, trained):
     command = [f"--checkpoint={trained}", "--episodes=3", "--json"]
-    first, again, table = forked("launch.evaluate", [command, command, command[:-1]])
-    assert first.returncode == again.returncode == table.returncode == 0, first.stderr
+    several = [*command, "--noblind", "--samples=3", f"--output={trained.parent / 'several'}"]
+    first, again, table, chosen = forked("launch.evaluate", [command, command, command[:-1], several])
+    assert first.returncode == again.returncode == table.returncode == chosen.returncode == 0, first.stderr
     results = json.loads(first.stdout)
     assert results == json.loads(again.stdout), "the same seed gives the same episodes"
     assert results == json.loads((trained / "evaluation.json").read_text())
@@ -44,6 +45,8 @@ def test_evaluation_scores_the_same_start_states_sighted_and_blind(forked, train
         assert row["rate"] == row["successes"] / 3
         assert tuple(row["interval"]) == pytest.approx(wilson(row["successes"], 3))
     assert results["checkpoint"]["step"] == 2
+    assert json.loads(chosen.stdout)["settings"]["samples"] == 3
+    assert json.loads(chosen.stdout)["tasks"]["reach-red"]["episodes"] == 3
     assert "95% interval" in table.stdout
     for picture in ("episodes.png", "episodes.gif", "success.png"):
         assert (trained / picture).stat().st_size > 500

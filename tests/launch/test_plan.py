@@ -35,6 +35,7 @@ def refused(forked):
     lines = {
         "unknown": [*SMALL, "--target=h100x7"],
         "mesh": [*SMALL, "--target=h100x8", "--estimate", "--config.mesh.fsdp=3"],
+        "wordless": ["--config=configs/act.py", "--target=h100x8", "--estimate"],
         "torus": [*SMALL, "--target=v6e-64", "--estimate", "--config.mesh.fsdp=16"],
     }
     return dict(zip(lines, forked("launch.plan", list(lines.values())), strict=True))
@@ -65,6 +66,11 @@ def test_a_plan_for_what_is_here_compiles_and_its_arguments_are_the_sharded_stat
 def test_an_unknown_target_is_told_which_there_are(refused):
     assert refused["unknown"].returncode == 2
     assert all(name in refused["unknown"].stderr for name in ("--target=h100x7", *targets.TARGETS, "this"))
+
+
+def test_a_policy_without_a_backbone_is_refused(refused):
+    assert refused["wordless"].returncode == 2
+    assert "config.policy.name = 'act': plans are for policies on a backbone" in refused["wordless"].stderr
 
 
 def test_a_mesh_that_does_not_divide_the_target_names_the_key(refused):

@@ -1,4 +1,4 @@
-"""Training and acting with the policies that are not pi0's family, as the commands do both."""
+"""Training and acting with the policies that are not openpi's, as the commands do both."""
 
 import json
 import os
@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 FAST = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
 NIGHTLY = bool(os.environ.get("PIZERO_NIGHTLY"))
-NAMES = ("act_metaworld", *(("diffusion_policy_metaworld", "regression_metaworld") if NIGHTLY else ()))
+OTHERS = ("diffusion_policy", "diffusion_transformer", "mean_flow", "pi0_small", "regression", "shortcut")
+NAMES = ("act_metaworld", *(f"{name}_metaworld" for name in OTHERS if NIGHTLY))
 
 # One process, so that its imports are paid once.
 SCRIPT = """
@@ -33,22 +34,28 @@ for name in sys.argv[3:]:
     c.data.cameras, c.policy.cameras, c.policy.image_size = dict(image="image"), ("image",), 32
     c.steps = c.checkpoint.every = c.validation.every = 3
     c.batch_size, c.log.every, c.validation.batches, c.policy.chunk, c.env.execute = 4, 1, 1, 4, 2
-    if name.startswith("regression"):
+    if "vision" in c.policy:
         c.policy.unroll = 1
         c.policy.vision.update(dict(stem="patch", width=16, depth=1, mlp=16, heads=2))
         c.policy.attention.update(dict(depth=1, heads=2, head_dim=8))
         c.policy.language.update(dict(width=16, mlp=16))
         c.policy.expert.update(dict(width=16, mlp=16))
+    elif name.startswith("pi0_small"):
+        c.policy.vision.update(dict(stem="patch", width=16, depth=1, mlp=16, heads=2))
+        for part in ("language", "observation", "expert"):
+            c.policy[part].update(dict(width=16, depth=1, heads=2, mlp=16))
     else:
         c.policy.resnet.update(dict(widths=(16,), depth=1))
-    if name.startswith("diffusion"):
+    if name.startswith("diffusion_transformer"):
+        c.policy.transformer.update(dict(width=16, depth=1, heads=2, mlp=16))
+    if name.startswith("diffusion_policy"):
         c.policy.unet.update(dict(widths=(16,), time=8))
     if name.startswith("act"):
         c.policy.update(dict(width=16, mlp=16, heads=2, encoder_depth=1, posterior_depth=1))
     finished, metrics = train(build(TrainConfig, c), folder / name)
     trained = pizero_jax.load(folder / name)
     chunks = [trained.infer(seen, "press it", jax.random.key(i)).tolist() for i in (0, 0, 1)]
-    found[name] = {"finished": finished, "metrics": metrics, "chunks": chunks}
+    found[name] = {"policy": list(c.policy), "finished": finished, "metrics": metrics, "chunks": chunks}
 (folder / "found.json").write_text(json.dumps(found))
 """
 
@@ -71,7 +78,7 @@ def test_each_trains_and_acts_from_its_checkpoint(tmp_path):
         first, again, other = run["chunks"]
         assert len(first) == len(first[0]) == 4
         assert first == again
-        assert (first != other) == name.startswith("diffusion"), "a regression draws nothing"
+        assert (first != other) == ("num_steps" in run["policy"]), "a regression draws nothing"
     joint = found["act_metaworld"]["metrics"]
     assert joint["loss"] == pytest.approx(joint["loss_actions"] + joint["loss_kl"], rel=1e-5)
     assert {"val/loss_actions", "val/loss_kl"} <= joint.keys()

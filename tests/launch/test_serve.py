@@ -89,8 +89,17 @@ def test_a_server_gives_the_same_episodes_takes_a_newer_checkpoint_and_goes_when
 ):
     run = tmp_path / "run"
     shutil.copytree(workdir, run)
-    flags = ["--episodes=1", "--num_steps=3", "--latency_ms=10", "--jitter_ms=10", "--hz=100", "--real_time", "--json"]
-    with served(run, "--num_steps=2,3", "--real_time") as (process, address, wait_for):
+    flags = [
+        "--episodes=1",
+        "--num_steps=3",
+        "--solver=heun",
+        "--latency_ms=10",
+        "--jitter_ms=10",
+        "--hz=100",
+        "--real_time",
+        "--json",
+    ]
+    with served(run, "--num_steps=2,3:heun", "--real_time") as (process, address, wait_for):
         monkeypatch.setenv("PIZERO_API_KEY", "secret")
         here, there, uncompiled = forked(
             "launch.evaluate",
@@ -109,7 +118,7 @@ def test_a_server_gives_the_same_episodes_takes_a_newer_checkpoint_and_goes_when
         assert here == there_too
         assert (tmp_path / "there" / "evaluation.json").exists()
         assert uncompiled.returncode == 2
-        assert "num_steps is none of those that the server was started with: 2, 3" in uncompiled.stderr
+        assert "are none of those that the server was started with: 2 euler, 3 heun" in uncompiled.stderr
         shutil.copytree(run / "checkpoints" / "0", run / "checkpoints" / "5")
         process.send_signal(signal.SIGHUP)
         wait_for("step 5 acts from now on")
@@ -123,6 +132,9 @@ def test_what_cannot_be_served_is_one_clear_line(forked, workdir, tmp_path):
         ([], "--checkpoint is missing"),
         ([here, "--batches=0,2"], "--batches=0,2 should be whole numbers from 1 to 1000"),
         ([here, "--batches="], "--batches"),
+        ([here, "--num_steps=2,x"], "--num_steps=x should be whole numbers"),
+        ([here, "--num_steps=2:rk45"], "'rk45' is none of the solvers euler, midpoint, heun, rk4, ddim"),
+        ([here, "--replay=/nowhere:3"], "--replay=/nowhere:3: config.data.path = '/nowhere' has neither"),
         ([here, "--tls_key=x"], "--tls_certificate and --tls_key belong together"),
         ([here, f"--tls_certificate={certificate}", "--tls_key=x"], str(certificate)),
         ([f"--checkpoint={tmp_path}"], f"--checkpoint={tmp_path}: there is no folder checkpoints"),
@@ -139,6 +151,7 @@ def test_what_cannot_be_served_is_one_clear_line(forked, workdir, tmp_path):
     (tmp_path / "full/thesis.tex").write_text("unsaved")
     export = [
         ([here, f"--output={tmp_path / 'full'}"], "is not empty; name a new folder"),
+        ([here, f"--output={tmp_path / 'new'}", "--weights=int8"], "recorded observations: --data names them"),
         ([here, f"--output={tmp_path / 'new'}", "--platforms=cpu,abacus"], "--platforms=abacus; known: cpu, cuda"),
     ]
     commands = (("launch.serve", serve), ("launch.evaluate", evaluate), ("launch.export_policy", export))

@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 DELAYED = dataclasses.replace(ONE_SAMPLE, max_delay=3)
 
 
-@pytest.fixture(params=["pi0", "pi05"])
+@pytest.fixture(params=["pi0", "pi05", "pi0_small"])
 def config(request, variants):
     return variants[request.param]
 

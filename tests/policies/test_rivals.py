@@ -17,7 +17,7 @@ LOSS = LossConfig(samples_per_observation=4, openpi_padding=False, flow_weight=1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["act", "diffusion_policy"])
+@pytest.mark.parametrize("name", ["act", "diffusion_policy", "diffusion_transformer", "pi0_small"])
 def test_it_learns_three_chunks_by_heart(variants, make_batch, name):
     config = dataclasses.replace(variants[name], cameras=("base",))
     if name == "diffusion_policy":

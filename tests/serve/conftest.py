@@ -15,7 +15,7 @@ from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build
 from pizero_jax.data.normalize import Statistics
 from pizero_jax.data.transforms import Processor
-from pizero_jax.serve.compiled import compile_policy
+from pizero_jax.serve.compiled import Solver, compile_policy
 from pizero_jax.serve.policy import TrainedPolicy
 from pizero_jax.types import Policy
 from tests.conftest import ONE_SAMPLE
@@ -27,7 +27,7 @@ CHUNK, STATE, ACTION, SIZE = 6, 3, 2, 16
 def seeing() -> TrainedPolicy:
     """Each action is weight + mean grey in front + sum of the state + noise + 10 per step + solver steps / 1000.
 
-    An absent second camera adds 5. State and actions are not normalised.
+    An absent second camera adds 5, Heun's method 1. State and actions are not normalised.
     """
     c = base.get_config()
     c.policy.update(dict(dtype="float32", cameras=("front", "wrist"), image_size=SIZE, prompt_length=24, num_steps=2))
@@ -38,11 +38,11 @@ def seeing() -> TrainedPolicy:
     c.data.wrist_cameras = ("wrist",)
     config = build(TrainConfig, c)
 
-    def act(params, key, observation, *, noise=None, num_steps=2):
+    def act(params, key, observation, *, noise=None, num_steps=2, solver="euler"):
         noise = jax.random.normal(key, (len(observation.state), CHUNK, 4)) if noise is None else noise
         grey = observation.images["front"].astype(jnp.float32).mean(axis=(1, 2, 3))
         seen = grey + observation.state.sum(axis=1) + 5 * ~observation.image_masks["wrist"]
-        steps = 10 * jnp.arange(CHUNK)[None, :, None] + num_steps / 1000
+        steps = 10 * jnp.arange(CHUNK)[None, :, None] + num_steps / 1000 + (solver == "heun")
         return params["weight"] + seen[:, None, None] + noise + steps
 
     ones = [Statistics(*np.array([[0], [1 - 1e-6], [-1], [1]]).repeat(width, axis=1)) for width in (STATE, ACTION)]
@@ -54,7 +54,7 @@ def seeing() -> TrainedPolicy:
 
 @pytest.fixture(scope="session")
 def compiled(seeing):
-    return compile_policy(seeing, (1, 4), (2, 5))
+    return compile_policy(seeing, (1, 4), (Solver(2, "euler"), Solver(5, "euler"), Solver(5, "heun")))
 
 
 @pytest.fixture(scope="session")
@@ -82,8 +82,8 @@ def observe():
 
 
 @contextlib.contextmanager
-def serving(policy, **settings):
-    """A server in a thread of its own; yields it, with its `address`."""
+def serving(policy, beside=None, **settings):
+    """A server in a thread of its own, and the coroutine `beside(server)`; yields it, with its `address`."""
     from pizero_jax.serve.server import PolicyServer, Settings
 
     listening, ready, failed = threading.Event(), {}, []
@@ -91,7 +91,15 @@ def serving(policy, **settings):
     async def run():
         server = ready["server"] = PolicyServer(policy, Settings(**{"port": 0} | settings))
         ready["loop"] = asyncio.get_running_loop()
-        await server.run(listening.set)
+        tasks = []
+
+        def started():
+            tasks.extend([asyncio.create_task(beside(server))] if beside else [])
+            listening.set()
+
+        await server.run(started)
+        for task in tasks:
+            task.cancel()
 
     def thread():
         try:

@@ -36,10 +36,10 @@ def episode(policy: acting.Acting, seed: int):
 
 
 def test_a_policy_behind_a_server_acts_as_in_process_for_the_same_seeds(served, room):
-    from pizero_jax.serve.compiled import compile_policy
+    from pizero_jax.serve.compiled import Solver, compile_policy
 
     here = acting.of_checkpoint(room, 2)
-    with served(policy=compile_policy(room, (1,), (2,))) as server, Client(server.address) as client:
+    with served(policy=compile_policy(room, (1,), (Solver(2, "euler"),))) as server, Client(server.address) as client:
         there = acting.of_server(client.infer, client.metadata, 2)
         for field in ("env", "chunk", "num_steps", "hz", "step", "blind", "versions"):
             assert getattr(there, field) == getattr(here, field), field

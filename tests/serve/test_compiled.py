@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from pizero_jax.errors import InputError
-from pizero_jax.serve.compiled import compile_policy
+from pizero_jax.serve.compiled import Solver, compile_policy
 from pizero_jax.serve.policy import Ahead
+from pizero_jax.serve.quantize import with_weights
 from pizero_jax.serve.request import Names, Reader
+
+TWO, HEUN = Solver(2, "euler"), Solver(3, "heun")
 
 
 @pytest.fixture(scope="module")
 def programs(network):
-    return compile_policy(network, (1, 4), (2, 3))
+    return compile_policy(network, (1, 4), (TWO, HEUN))
 
 
 def asked(network, count):
@@ -28,23 +31,23 @@ def asked(network, count):
     return observations, rows, np.stack([o["state"] for o in observations]), [(7, i) for i in range(count)]
 
 
-@pytest.mark.parametrize("num_steps", [2, 3])
-def test_rows_of_a_filled_up_batch_are_those_of_the_policy_alone(network, programs, num_steps):
+@pytest.mark.parametrize("solver", [TWO, HEUN], ids=str)
+def test_rows_of_a_filled_up_batch_are_those_of_the_policy_alone(network, programs, solver):
     observations, rows, states, seeds = asked(network, 3)
-    actions, well_formed, _ = programs.infer(rows, states, seeds, num_steps)
+    actions, well_formed, _ = programs.infer(rows, states, seeds, solver)
     assert actions.shape == (3, network.config.policy.chunk, 2)
     assert well_formed.all()
     for observation, found, (seed, look) in zip(observations, actions, seeds, strict=True):
         key = jax.random.fold_in(jax.random.key(seed), look)
-        alone = network.infer(observation, "reach", key, num_steps=num_steps)
+        alone = network.infer(observation, "reach", key, num_steps=solver.num_steps, solver=solver.method)
         np.testing.assert_allclose(found, alone, atol=2e-5)  # float32, in batches of other sizes
 
 
 def test_without_solver_steps_the_first_ones_are_taken(network, programs):
     _, rows, states, seeds = asked(network, 1)
     first, _, _ = programs.infer(rows, states, seeds, None)
-    np.testing.assert_array_equal(first, programs.infer(rows, states, seeds, 2)[0])
-    assert not np.allclose(first, programs.infer(rows, states, seeds, 3)[0])
+    np.testing.assert_array_equal(first, programs.infer(rows, states, seeds, TWO)[0])
+    assert not np.allclose(first, programs.infer(rows, states, seeds, HEUN)[0])
 
 
 def test_weights_of_a_later_checkpoint_take_the_place_of_those_before_without_compiling(network, programs):
@@ -54,15 +57,15 @@ def test_weights_of_a_later_checkpoint_take_the_place_of_those_before_without_co
     _, rows, states, seeds = asked(network, 1)
     key = jax.random.fold_in(jax.random.key(7), 0)
     observations, *_ = asked(network, 1)
-    found, _, _ = replaced.infer(rows, states, seeds, 2)
+    found, _, _ = replaced.infer(rows, states, seeds, TWO)
     np.testing.assert_allclose(found[0], later.infer(observations[0], "reach", key, num_steps=2), atol=2e-5)
 
 
 def test_weights_in_half_the_memory_act_about_alike(network, programs):
-    halved = compile_policy(network, (1,), (2,), "bfloat16")
+    halved = compile_policy(with_weights(network, "bfloat16"), (1,), (TWO,))
     assert {x.dtype for x in jax.tree.leaves(halved.params)} == {jnp.dtype("bfloat16")}
     _, rows, states, seeds = asked(network, 1)
-    full, half = (p.infer(rows, states, seeds, 2)[0] for p in (programs, halved))
+    full, half = (p.infer(rows, states, seeds, TWO)[0] for p in (programs, halved))
     error = np.sqrt(np.mean((full - half) ** 2)) / full.std()
     assert 0 < error < 0.05  # bfloat16 has 8 bits
 
@@ -70,7 +73,7 @@ def test_weights_in_half_the_memory_act_about_alike(network, programs):
 def test_solver_steps_of_a_policy_without_a_solver_are_refused(seeing):
     tokens = dataclasses.replace(seeing, policy=seeing.policy._replace(velocity=None))
     with pytest.raises(InputError, match="num_steps = 3: 'pi0' has no solver"):
-        compile_policy(tokens, (1,), (3,))
+        compile_policy(tokens, (1,), (Solver(3, "euler"),))
 
 
 def test_a_solver_whose_noise_is_a_batch_s_is_refused(network):
@@ -81,15 +84,15 @@ def test_a_solver_whose_noise_is_a_batch_s_is_refused(network):
 
 @pytest.fixture(scope="module")
 def real_time(network):
-    return compile_policy(network, (2,), (2,), real_time=True)
+    return compile_policy(network, (2,), (TWO,), real_time=True)
 
 
 def test_a_chunk_goes_on_from_what_is_ahead_and_one_without_a_plan_is_as_it_was(network, real_time):
     """Compiled and not; a request without a plan beside others costs no digit."""
     observations, rows, states, seeds = asked(network, 2)
     ahead = [Ahead(np.full((4, 2), 0.5), 2), Ahead(np.zeros((0, 2)), 0)]
-    led, _, _ = real_time.infer(rows, states, seeds, 2, ahead)
-    plain, _, _ = real_time.infer(rows, states, seeds, 2)
+    led, _, _ = real_time.infer(rows, states, seeds, TWO, ahead)
+    plain, _, _ = real_time.infer(rows, states, seeds, TWO)
     key = jax.random.fold_in(jax.random.key(7), 0)
     np.testing.assert_allclose(led[0], network.infer(observations[0], "reach", key, ahead=ahead[0]), atol=2e-5)
     np.testing.assert_allclose(led[1], plain[1], atol=2e-5)
@@ -125,7 +128,7 @@ def test_tokens_have_no_real_time(seeing):
 
 
 def test_a_request_says_what_is_ahead(network):
-    reader = Reader(network, (2,), Names(), real_time=True)
+    reader = Reader(network, (TWO,), Names(), real_time=True)
     pictures = {camera: np.zeros((16, 16, 3), np.uint8) for camera in ("front", "wrist")}
     seen = pictures | {"state": np.zeros(3), "prompt": "reach"}
     ahead = np.arange(6.0).reshape(3, 2)

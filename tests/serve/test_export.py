@@ -12,8 +12,9 @@ import pytest
 
 from pizero_jax.data.transforms import Processor
 from pizero_jax.errors import InputError
-from pizero_jax.serve.compiled import compile_policy
+from pizero_jax.serve.compiled import Solver, compile_policy
 from pizero_jax.serve.export import export
+from pizero_jax.serve.quantize import with_weights
 
 RUN = """
 import json, sys
@@ -63,16 +64,17 @@ def outside(folder: Path, tmp_path: Path, python: str = sys.executable) -> np.nd
     return np.load(tmp_path / "found.npy")
 
 
-@pytest.mark.parametrize("dtype", [None, "bfloat16"])
-def test_a_folder_acts_as_the_policy_does_bit_for_bit(relative, tmp_path, dtype):
-    export(relative, tmp_path / "exported", ["cpu"], 2, dtype)
-    programs, inputs = compile_policy(relative, (1,), (2,), dtype), given()
+@pytest.mark.parametrize("weights", [None, "bfloat16", "int8"])
+def test_a_folder_acts_as_the_policy_does_bit_for_bit(relative, tmp_path, weights):
+    trained = with_weights(relative, weights)
+    export(trained, tmp_path / "exported", ["cpu"], 2)
+    programs, inputs = compile_policy(trained, (1,), (Solver(2, "euler"),)), given()
     found = outside(tmp_path / "exported", tmp_path)
     for i, actions in enumerate(found):
         cameras = ["front"] if i == 1 else ["front", "wrist"]
         images, state = {camera: inputs[camera][i] for camera in cameras}, inputs["state"][i]
         row = relative.processor.observation(images, state, "reach_the target")
-        np.testing.assert_array_equal(actions, programs.infer([row], state[None], [(7, i)], 2)[0][0])
+        np.testing.assert_array_equal(actions, programs.infer([row], state[None], [(7, i)], Solver(2, "euler"))[0][0])
     assert np.ptp(found, axis=0).min() > 1e-3  # what is seen matters
 
 

@@ -26,7 +26,7 @@ from tests.serve.conftest import ACTION, CHUNK, SIZE, STATE
 SECONDS = 30  # that a test waits for what comes at once
 
 
-def expected(trained, observation, num_steps=2):
+def expected(trained, observation, num_steps=2, solver="euler"):
     """What the policy gives in process."""
     seed, look = observation["seed"]
     key = jax.random.fold_in(jax.random.key(seed), look)
@@ -36,6 +36,7 @@ def expected(trained, observation, num_steps=2):
             observation["prompt"],
             key,
             num_steps=num_steps,
+            solver=solver,
         )
     )
 
@@ -87,15 +88,21 @@ def test_an_answer_over_the_wire_is_that_of_the_policy_in_process(served, seeing
             assert answer["checkpoint"] == 7
             assert answer["policy_timing"]["infer_ms"] > 0
         assert answer["server_timing"]["prev_total_ms"] > 0
-        answer = client.infer(observe(num_steps=5))
-        np.testing.assert_allclose(answer["actions"], expected(seeing, observe(), 5), rtol=1e-6)
+        for asked, used in (
+            ({"num_steps": 5}, (5, "euler")),
+            ({"num_steps": 5, "solver": "heun"}, (5, "heun")),
+            ({"solver": "heun"}, (5, "heun")),
+        ):
+            answer = client.infer(observe(**asked))
+            np.testing.assert_allclose(answer["actions"], expected(seeing, observe(), *used), rtol=1e-6)
 
 
 def test_the_first_frame_says_what_the_policy_needs(served, seeing):
     with served() as server, Client(server.address) as client:
         assert client.metadata["cameras"] == {"front": "image", "wrist": "observation.images.wrist_image"}
         assert client.metadata["state_dim"], client.metadata["action_dim"] == (STATE, ACTION)
-        assert client.metadata["num_steps"] == [2, 5]
+        assert client.metadata["num_steps"] == [2, 5, 5]
+        assert client.metadata["solver"] == ["euler", "euler", "heun"]
         assert client.metadata["step"] == 7
 
 
@@ -156,7 +163,9 @@ PICTURE = np.zeros((SIZE, SIZE, 3), np.uint8)
         ({"prompt": 3}, "empty"),
         ({"prompt": "reach the red target of them all"}, "takes 34 tokens; config.policy.prompt_length = 24"),
         ({"prompt": "x" * 1_000_000}, "tokens; config.policy.prompt_length = 24"),
-        ({"num_steps": 3}, "none of those that the server was started with: 2, 5"),
+        ({"num_steps": 3}, "none of those that the server was started with: 2 euler, 5 euler, 5 heun"),
+        ({"num_steps": 2, "solver": "heun"}, "num_steps and solver are none of those"),
+        ({"solver": np.zeros(2)}, "num_steps and solver"),
         ({"num_steps": True}, "num_steps"),
         ({"num_steps": [5]}, "num_steps"),
         ({"ahead": np.zeros((2, 2), np.float32), "delay": 1}, "started without --real_time"),
@@ -165,18 +174,19 @@ PICTURE = np.zeros((SIZE, SIZE, 3), np.uint8)
         ({"seed": [1, 2**31]}, "seed"),
         ({"executed": np.zeros((2, 3))}, r"\[n, 2\]"),
         ({"executed": np.full((2, 2), np.nan)}, "not finite"),
+        ({"recorded": np.zeros((2, 3))}, r"recorded has shape \[2, 3\]"),
     ],
 )  # fmt: skip
 def test_a_wrong_request_is_refused_by_name(compiled, observe, change, message):
     from pizero_jax.serve.request import Reader
 
-    reader = Reader(compiled.trained, compiled.num_steps, Names())
+    reader = Reader(compiled.trained, compiled.solvers, Names())
     reader.read(msgpack_arrays.unpack(msgpack_arrays.pack(observe())))
     with pytest.raises(InputError, match=message) as error:
         reader.read(msgpack_arrays.unpack(msgpack_arrays.pack(observe() | change)))
     assert len(str(error.value)) < 200
     missing = {name: value for name, value in observe().items() if name not in change}
-    if not change.keys() & {"num_steps", "seed", "executed", "ahead"}:
+    if not change.keys() & {"num_steps", "solver", "seed", "executed", "recorded", "ahead"}:
         with pytest.raises(InputError, match="missing"):
             reader.read(missing)
 
@@ -249,14 +259,15 @@ def test_actions_that_are_not_finite_are_told_to_the_one_who_gets_them(served, c
 def test_requests_of_several_clients_are_answered_in_one_call_each_its_own(served, slow, seeing, observe):
     with served(policy=slow, patience=0.0) as server, ThreadPoolExecutor(8) as pool:
         clients = [Client(server.address) for _ in range(6)]
-        observations = [observe(20 * i, seed=[i, i], num_steps=5 if i == 5 else 2) for i in range(6)]
+        solvers = [{}, {}, {"num_steps": 2}, {"solver": "euler"}, {}, {"num_steps": 5}]  # the first five are the same
+        observations = [observe(20 * i, seed=[i, i], **solver) for i, solver in enumerate(solvers)]
         first = pool.submit(clients[0].infer, observations[0])
         until(lambda: slow.calls == [1])
         rest = [pool.submit(client.infer, o) for client, o in zip(clients[1:], observations[1:], strict=True)]
         until(lambda: "pizero_queue 5.0" in get(server.address, "/metrics")[1])
         slow.gate.set()
         for answer, o in zip([first, *rest], observations, strict=True):
-            want = expected(seeing, o, o["num_steps"])
+            want = expected(seeing, o, o.get("num_steps", 2))
             np.testing.assert_allclose(answer.result(SECONDS)["actions"], want, rtol=1e-6)
         assert sorted(slow.calls) == [1, 1, 4]  # the one with five solver steps cannot be among the four
         for client in clients:

@@ -68,12 +68,12 @@ def test_the_formula_counts_what_the_loss_computes(tiny, make_batch, vision, sam
     assert counted(traced.jaxpr) == pytest.approx(forward_flops(config, samples), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["pi05", "pi05_insulated", "pi0_fast"])
+@pytest.mark.parametrize("name", ["mean_flow", "shortcut", "pi05", "pi05_insulated", "pi0_fast"])
 def test_the_formula_counts_what_the_losses_of_the_other_policies_compute(variants, make_batch, name):
     config = dataclasses.replace(
         variants[name], attention=dataclasses.replace(variants[name].attention, depth=LANGUAGE_DEPTH)
     )
-    if name != "pi05":
+    if hasattr(config, "token_length"):
         config = dataclasses.replace(config, token_length=BLOCK)  # logits come in whole blocks
     policy = policies.make(config, LossConfig(samples_per_observation=2, openpi_padding=False, flow_weight=1.0))
     params = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))
@@ -91,6 +91,8 @@ def test_the_formula_counts_what_policies_without_flow_or_backbone_compute(varia
         dataclasses.replace(variants["regression"], attention=attention),
         dataclasses.replace(variants["act"], resnet=resnet, image_size=40),
         dataclasses.replace(variants["diffusion_policy"], resnet=resnet, image_size=40, unet=unet, chunk=8),
+        dataclasses.replace(variants["diffusion_transformer"], resnet=resnet, image_size=40),
+        variants["pi0_small"],
     ):
         policy = policies.make(config, LossConfig(samples_per_observation=2, openpi_padding=False, flow_weight=1.0))
         params = nn.unbox(jax.eval_shape(policy.init, jax.random.key(0)))

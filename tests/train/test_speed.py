@@ -21,7 +21,7 @@ def test_rates_are_those_of_the_published_model(monkeypatch):
     assert speed.rates(config, 10.0)["mfu"] == pytest.approx(values["tflops_per_chip"] / 989)
 
 
-@pytest.mark.parametrize(("name", "tokens"), [("pi05", 10), ("pi05_insulated", 16), ("pi0_fast", 6)])
+@pytest.mark.parametrize(("name", "tokens"), [("pi05", 10), ("pi05_insulated", 16), ("pi0_fast", 6), ("pi0_small", 11)])
 def test_tokens_are_counted_for_every_policy(variants, name, tokens):
     config = dataclasses.replace(variants[name], cameras=("base",))
     assert flops.tokens_per_row(config, 2) == 4 + 6 + tokens  # a picture, the prompt
