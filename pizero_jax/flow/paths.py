@@ -93,10 +93,15 @@ def _continuous_linear() -> Path:
 
 
 def _continuous_cosine() -> Path:
+    def log_cosine(t: Time) -> Time:
+        """Of (t + offset) / (1 + offset) quarter turns; at t = 1 a float32 cosine is below 0, and this one above."""
+        left = 1 - t + jnp.finfo(jnp.result_type(t, float)).eps
+        return jnp.log(jnp.sin(left / (1 + _OFFSET) * jnp.pi / 2))
+
     start = np.log(np.cos(_OFFSET / (1 + _OFFSET) * np.pi / 2))
 
     def log_abar(t: Time) -> Time:
-        return 2 * (jnp.log(jnp.cos((t + _OFFSET) / (1 + _OFFSET) * jnp.pi / 2)) - start)
+        return 2 * (log_cosine(t) - log_cosine(jnp.zeros_like(t)))
 
     def time_at(log: Time) -> Time:
         return jnp.arccos(jnp.exp(log / 2 + start)) * 2 / jnp.pi * (1 + _OFFSET) - _OFFSET

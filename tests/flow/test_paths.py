@@ -21,6 +21,14 @@ def test_paths_begin_at_data_and_end_at_noise(name):
 
 
 @pytest.mark.parametrize("name", PATHS)
+def test_noise_is_finite_in_float32_too(name):
+    path, t = PATHS[name], jnp.float32(1)
+    assert 0 <= abs(path.alpha(t)) < 0.007
+    assert path.sigma(t) == pytest.approx(1, abs=3e-5)
+    assert np.isfinite(path.slopes(t)).all()
+
+
+@pytest.mark.parametrize("name", PATHS)
 def test_times_of_the_straight_path_are_found_again(name):
     path = PATHS[name]
     np.testing.assert_allclose(path.time_at(path.tau(T)), T, atol=1e-7)  # near data, a small share of 1 - abar is left
