@@ -16,6 +16,7 @@ from absl import flags
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 import launch
 from pizero_jax import policies
@@ -218,9 +219,10 @@ def draw(samples: Mapping[str, Float[np.ndarray, "n C 1"]], path: str) -> None:
 
 
 def main() -> None:
-    trained = {name: learn(config_of(learner)) for name, learner in LEARNERS.items()}
+    trained = {name: learn(config_of(learner)) for name, learner in tqdm(LEARNERS.items(), unit="policy")}
     samples = {"expert": expert(np.random.default_rng(1), _SAMPLES.value)}
-    samples |= {name: act(way, trained[way.learner], _SAMPLES.value) for name, way in WAYS.items()}
+    for name, way in tqdm(WAYS.items(), unit="way"):
+        samples[name] = act(way, trained[way.learner], _SAMPLES.value)
     print(tables.markdown([row(name, chunks) for name, chunks in samples.items()]))
     if _FIGURE.value:
         draw(samples, _FIGURE.value)
