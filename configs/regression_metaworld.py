@@ -7,4 +7,6 @@ def get_config():
     c = pi0_metaworld.get_config()
     c.policy.name = "regression"
     del c.policy.solver, c.policy.num_steps
+    c.steps = c.optimizer.decay_steps = 1_500  # a flow learns from four draws of each chunk, this from the chunk
+    c.validation.every = c.checkpoint.every = 500
     return c

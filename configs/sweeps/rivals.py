@@ -21,11 +21,12 @@ POLICIES = (
 def sweep() -> Iterator[dict]:
     for name in POLICIES:
         yield {"config": f"configs/{name}_metaworld.py"}
-    yield {
-        "config": "configs/pi0_metaworld.py",
-        "loss.path": "ddpm_cosine",
-        "loss.prediction": "eps",
-        "loss.time": "uniform",
-        "policy.solver": "ddim",
-        "policy.num_steps": 10,
-    }
+    for prediction in ("eps", "v"):
+        yield {
+            "config": "configs/pi0_metaworld.py",
+            "loss.path": "ddpm_cosine",
+            "loss.prediction": prediction,
+            "loss.time": "uniform",
+            "policy.solver": "ddim",
+            "policy.num_steps": 10,
+        }
