@@ -5,7 +5,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-# Unoptimised machine code, without fusion emitters and in one piece, takes a third of the CPU time to compile.
+# Unoptimised machine code, without fusion emitters and in one piece, takes less than half of the CPU time to compile.
 FAST = (
     "--xla_backend_optimization_level=0",
     "--xla_cpu_use_fusion_emitters=false",
