@@ -131,7 +131,7 @@ def test_an_expert_that_never_succeeds_ends_the_collection(tmp_path):
 def test_a_killed_and_resumed_collection_equals_an_unbroken_one(forked, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     process = subprocess.Popen(
-        [sys.executable, "-m", "launch.collect", *arguments(broken, demonstrations=30)], stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "launch.collect", *arguments(broken, demonstrations=60)], stderr=subprocess.DEVNULL
     )
     partial = tmp_path / "broken.partial"
     while len(list(partial.glob("*.npz"))) < 5:
@@ -140,26 +140,26 @@ def test_a_killed_and_resumed_collection_equals_an_unbroken_one(forked, tmp_path
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = {file: file.stat().st_mtime_ns for file in partial.glob("*.npz")}
-    assert 5 <= len(kept) < 66
+    assert 5 <= len(kept) < 134
     assert not broken.exists()
 
     lines = [
-        arguments(broken, demonstrations=30),
-        arguments(broken, "--resume", demonstrations=31),
-        arguments(broken, "--resume", demonstrations=30),
-        arguments(whole, demonstrations=30),
+        arguments(broken, demonstrations=60),
+        arguments(broken, "--resume", demonstrations=61),
+        arguments(broken, "--resume", demonstrations=60),
+        arguments(whole, demonstrations=60),
     ]
     refused, changed = forked("launch.collect", lines[:2])
     assert refused.returncode == 2
     assert "--resume continues it" in refused.stderr
-    assert "was made with config.demonstrations = 30, not 31" in changed.stderr
+    assert "was made with config.demonstrations = 60, not 61" in changed.stderr
     assert {file: file.stat().st_mtime_ns for file in partial.glob("*.npz")} == kept
 
     assert [result.returncode for result in forked("launch.collect", lines[2:], warm=WRITER)] == [0, 0]
     one, other = records(whole, broken)
     assert one == other
     assert {name: len(digests) for name, digests in one.items()} == {
-        "toy-train.tfrecord-00000": 60, "toy-val.tfrecord-00000": 6,
+        "toy-train.tfrecord-00000": 64, "toy-train.tfrecord-00001": 56, "toy-val.tfrecord-00000": 14,
     }  # fmt: skip
     for name in ("features.json", "dataset_info.json"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
