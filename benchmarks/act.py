@@ -43,6 +43,7 @@ CLIENTS = flags.DEFINE_list("clients", ["1", "4", "16"], "At once, each asking a
 ROUNDS = flags.DEFINE_integer("rounds", 3, "The median of so many is shown.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 2.0, "Of each measurement.", lower_bound=0.1)
 PIXELS = flags.DEFINE_integer("pixels", 224, "Of the pictures that are sent, square.", lower_bound=1)
+THREADS = flags.DEFINE_integer("threads", None, "CPU threads that compute, as in launch.serve.", lower_bound=1)
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of tables.")
 
 
@@ -173,6 +174,8 @@ def measure(policy: CompiledPolicy, clients: list[int]) -> dict:
 
 
 def main() -> None:
+    if THREADS.value:
+        os.environ["NPROC"] = str(THREADS.value)
     config = build(TrainConfig, CONFIG.value)
     clients = [int(count) for count in CLIENTS.value]
     sizes = [2**i for i in range(max(clients).bit_length())]  # as launch.serve, to the largest

@@ -39,7 +39,12 @@ REAL_TIME = flags.DEFINE_bool("real_time", False, "Answer requests that say what
 WEIGHTS = flags.DEFINE_enum(
     "weights", None, ["float32", "bfloat16", "int8"], "What they are held as; as they were saved by default."
 )
-PATIENCE = flags.DEFINE_float("patience", 0.25, "A request waits for others for this share of a call.", lower_bound=0.0)
+THREADS = flags.DEFINE_integer(
+    "threads",
+    None,
+    "CPU threads that compute the policy; as many as there are cores by default.",
+    lower_bound=1,
+)
 QUEUE = flags.DEFINE_integer("queue", 64, "Requests that may wait; more are told that it is busy.", lower_bound=1)
 CONNECTIONS = flags.DEFINE_integer("connections", 256, "Open ones, at most.", lower_bound=1)
 MESSAGE = flags.DEFINE_float("message_mb", 16.0, "Size of a request, at most.", lower_bound=0.001)
@@ -74,6 +79,8 @@ def main() -> None:
     from pizero_jax.serve.policy import load
     from pizero_jax.serve.quantize import with_weights
 
+    if THREADS.value:
+        os.environ["NPROC"] = str(THREADS.value)  # XLA makes its threads by it, before the first array
     batches, tls = numbers("batches", BATCHES.value), context()
     if not batches:
         raise InputError("--batches is empty; name the batch sizes to compile, such as --batches=1,2,4")
@@ -87,7 +94,6 @@ def main() -> None:
     settings = server.Settings(
         host=HOST.value,
         port=PORT.value,
-        patience=PATIENCE.value,
         queue=QUEUE.value,
         connections=CONNECTIONS.value,
         message=int(MESSAGE.value * 2**20),

@@ -1,18 +1,40 @@
-"""Requests of several clients in one call: what comes within a deadline is answered together, in the order it came."""
+"""Requests of several clients in one call, in the order in which they came."""
 
 import asyncio
 import contextlib
 import dataclasses
 import math
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from pizero_jax.serve.schedule import Times, patience, plans
+
 
 class Busy(Exception):
     """The queue is full, or the server is going away: the request was not looked at and may come again."""
+
+
+@dataclasses.dataclass(eq=False)
+class Pace:
+    """When a client was answered, and how long it thought before it asked, in seconds."""
+
+    answered: float = math.inf
+    pause: float = math.inf
+    asks: bool = False
+
+    def ask(self) -> None:
+        self.asks, self.pause = True, abs(time.perf_counter() - self.answered)
+
+    def answer(self) -> None:
+        self.asks, self.answered = False, time.perf_counter()
+
+    def arrival(self, now: float) -> float:
+        """Seconds until it asks if it thinks no longer than last time; one that is late will be as late once more."""
+        return math.inf if self.asks else abs(self.answered + self.pause - now)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,21 +43,21 @@ class Job:
 
     kind: Hashable
     request: Any
+    pace: Pace
     answer: asyncio.Future
-    arrived: float = dataclasses.field(default_factory=time.perf_counter)
 
 
 class Batcher:
     """A bounded queue in front of one worker thread, in which everything that takes long happens.
 
-    The first job waits until as many are there as are expected, or as a call takes, for at most the share `patience` of
-    what the last call took. While the worker is busy jobs gather anyway. A job whose caller has gone or has given up is
-    left out.
+    How many jobs go into a call, and whether they wait for clients that are about to ask, is what answers all soonest
+    (`schedule.py`). While the worker is busy jobs gather anyway. A job whose caller has gone or has given up is left
+    out.
 
     Args:
       work: (kind, requests) -> one answer for each, called in the worker.
-      sizes: of the calls, which are filled up: as many jobs are taken as leave at most a quarter of a call empty.
-      expected: seconds -> how many jobs are there or come within so many seconds.
+      sizes: of the calls, which are filled up.
+      times: of a kind, what its calls take; they are noted there.
     """
 
     def __init__(
@@ -43,13 +65,11 @@ class Batcher:
         work: Callable[[Hashable, Sequence[Any]], Sequence[Any]],
         *,
         sizes: Sequence[int],
-        patience: float,
         limit: int,
-        expected: Callable[[float], int],
+        times: Callable[[Hashable], Times],
     ):
-        self._work, self._sizes, self._patience, self._limit = work, sorted(sizes), patience, limit
-        self._expected = expected
-        self._took, self._free = 0.0, -math.inf  # the last call: seconds, and when it ended
+        self._work, self._sizes, self._limit, self._times = work, sorted(sizes), limit, times
+        self._paces: weakref.WeakSet[Pace] = weakref.WeakSet()  # of the clients that are there
         self._jobs: deque[Job] = deque()
         self._arrived = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, "inference")
@@ -58,11 +78,17 @@ class Batcher:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    async def submit(self, kind: Hashable, request: Any) -> Any:
-        """The answer of `work`; Busy if the queue is full, and whatever `work` raises."""
+    async def submit(self, kind: Hashable, request: Any, pace: Pace) -> Any:
+        """The answer of `work`; Busy if the queue is full, and whatever `work` raises.
+
+        Args:
+          pace: of the client, which is forgotten once its own side has forgotten it.
+        """
         if len(self._jobs) >= self._limit:
             raise Busy(f"busy: {len(self._jobs)} requests wait already; ask again later")
-        job = Job(kind, request, asyncio.get_running_loop().create_future())
+        pace.ask()
+        self._paces.add(pace)
+        job = Job(kind, request, pace, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         self._arrived.set()
         try:
@@ -79,45 +105,44 @@ class Batcher:
 
     async def _run(self) -> None:
         while True:
-            jobs = await self._gathered()
-            began = time.perf_counter()
-            try:
-                answers = await asyncio.get_running_loop().run_in_executor(
-                    self._worker, self._work, jobs[0].kind, [job.request for job in jobs]
-                )
-            except Exception as error:  # it is told to those who asked
-                answers = [error] * len(jobs)
-            self._free = time.perf_counter()
-            self._took = self._free - began
-            for job, answer in zip(jobs, answers, strict=True):
-                if not job.answer.done():
-                    set_ = job.answer.set_exception if isinstance(answer, Exception) else job.answer.set_result
-                    set_(answer)
+            await self._answer(await self._gathered())
+
+    async def _answer(self, jobs: list[Job]) -> None:
+        kind, began = jobs[0].kind, time.perf_counter()
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(
+                self._worker, self._work, kind, [job.request for job in jobs]
+            )
+        except Exception as error:  # it is told to those who asked
+            answers = [error] * len(jobs)
+        else:
+            size = next((size for size in self._sizes if size >= len(jobs)), self._sizes[-1])
+            self._times(kind).note(size, time.perf_counter() - began)
+        for job, answer in zip(jobs, answers, strict=True):
+            job.pace.answer()
+            if not job.answer.done():
+                set_ = job.answer.set_exception if isinstance(answer, Exception) else job.answer.set_result
+                set_(answer)
 
     async def _gathered(self) -> list[Job]:
         """The next jobs of one kind, the oldest first."""
-        while not self._jobs or self._patient():
+        while True:
+            jobs, wait = self._next()
+            if jobs and not wait:
+                for job in jobs:
+                    self._jobs.remove(job)
+                return jobs
             self._arrived.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._patient() if self._jobs else None):
+                async with asyncio.timeout(wait):
                     await self._arrived.wait()
-        kind = self._jobs[0].kind
+
+    def _next(self) -> tuple[list[Job], float | None]:
+        """What goes into the next call as it looks now, and for how many seconds that may still wait for others."""
+        if not self._jobs:
+            return [], None
+        kind, now = self._jobs[0].kind, time.perf_counter()
         jobs = [job for job in self._jobs if job.kind == kind]
-        jobs = jobs[: fitting(len(jobs), self._sizes)]
-        for job in jobs:
-            self._jobs.remove(job)
-        return jobs
-
-    def _patient(self) -> float:
-        """Seconds for which the first job may still wait for others; 0 if there is nothing to wait for."""
-        longest = self._patience * self._took
-        enough = len(self._jobs) >= min(self._sizes[-1], self._expected(longest))
-        began = max(self._jobs[0].arrived, self._free)
-        return 0 if enough else max(0, began + longest - time.perf_counter())
-
-
-def fitting(count: int, sizes: Sequence[int]) -> int:
-    """How many of `count` jobs go into one call of one of these sizes, which ascend."""
-    small = max((size for size in sizes if size <= count), default=0)
-    large = next((size for size in sizes if size >= count), small)
-    return min(count, large) if count >= 0.75 * large or not small else small
+        arrivals = sorted(pace.arrival(now) for pace in self._paces)[: max(0, self._sizes[-1] - len(jobs))]
+        best = plans(len(jobs) + len(arrivals), self._sizes, self._times(kind))
+        return jobs[: best[len(jobs)].first], patience(len(jobs), arrivals, best)

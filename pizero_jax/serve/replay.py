@@ -1,6 +1,7 @@
 """A recorded episode on the server's page: what the policy would do at its observations, against what was done."""
 
 import asyncio
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from absl import logging
 from pizero_jax.data.episodes import Episode
 from pizero_jax.data.transforms import decode
 from pizero_jax.errors import InputError
-from pizero_jax.serve.batching import Busy
+from pizero_jax.serve.batching import Busy, Pace
 from pizero_jax.serve.open_loop import open_episodes
 from pizero_jax.serve.policy import TrainedPolicy
 from pizero_jax.serve.request import Names, Reader, Request
@@ -43,12 +44,12 @@ async def replay(server: PolicyServer, episode: Episode, execute: int, hz: float
 
     It is one client more: robots have no precedence.
     """
-    peer, executed = f"replay of episode {episode.index}", None
+    peer, pace, executed = f"replay of episode {episode.index}", Pace(), None
     while True:
         for t in range(0, len(episode), execute):
             message = seen(episode, t) | ({} if executed is None else {"executed": executed})
             try:
-                await server.answer(peer, lambda engine, message=message: read(engine, message, server.settings.names))
+                await server.answer(peer, pace, functools.partial(read, message=message, names=server.settings.names))
             except (Busy, InputError) as error:
                 logging.log_every_n_seconds(logging.WARNING, "%s: %s", 10, peer, error)
             executed = episode.actions[t : t + execute]

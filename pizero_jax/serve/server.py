@@ -9,15 +9,15 @@ Source of the wire format: openpi-client 0.1.2, its WebsocketClientPolicy.
 
 import asyncio
 import base64
+import collections
 import dataclasses
 import hmac
 import http
 import logging as plain_logging
-import math
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,11 +29,12 @@ from websockets.exceptions import ConnectionClosed
 
 from pizero_jax.errors import InputError
 from pizero_jax.serve import live_page, msgpack_arrays
-from pizero_jax.serve.batching import Batcher, Busy
+from pizero_jax.serve.batching import Batcher, Busy, Pace
 from pizero_jax.serve.compiled import CompiledPolicy, Solver
 from pizero_jax.serve.live import Live
 from pizero_jax.serve.measures import Measures
 from pizero_jax.serve.request import SEEDS, Names, Reader, Request
+from pizero_jax.serve.schedule import Times
 
 GOING_AWAY, INTERNAL, TRY_AGAIN = 1001, 1011, 1013  # close codes, RFC 6455, section 7.4.1
 
@@ -44,7 +45,6 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    patience: float = 0.25  # share of a call's time for which the first request of a batch waits for others
     queue: int = 64  # requests that wait; more are told "busy"
     connections: int = 256
     message: int = 16 * 2**20
@@ -58,33 +58,13 @@ class Settings:
     names: Names = Names()
 
 
-@dataclasses.dataclass
-class Pace:
-    """When a client asked and was answered, and how long it thought in between, in seconds."""
-
-    asked: float = -math.inf
-    answered: float = -math.inf
-    pause: float = math.inf
-
-    def ask(self) -> None:
-        self.asked = time.perf_counter()
-        self.pause = self.asked - self.answered
-
-    def answer(self) -> None:
-        self.answered = time.perf_counter()
-
-    def expected(self, seconds: float) -> bool:
-        """Whether its request is there, or comes within so many seconds if it keeps its pace."""
-        waits = self.asked > self.answered
-        return waits or self.pause < seconds and time.perf_counter() < self.answered + seconds
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Engine:
     """A policy with its reader; requests that were read for one are answered by it, whatever is loaded meanwhile."""
 
     policy: CompiledPolicy
     reader: Reader
+    times: dict[Hashable, Times] = dataclasses.field(default_factory=lambda: collections.defaultdict(Times))
 
 
 class PolicyServer:
@@ -94,7 +74,7 @@ class PolicyServer:
         self.settings = settings
         self._engine = self._made(policy)
         self._seed, self._looks = secrets.randbelow(SEEDS), 0
-        self._paces: dict[ServerConnection, Pace] = {}  # all open connections
+        self._connections: set[ServerConnection] = set()
         self._in_flight, self._idle = 0, asyncio.Event()
         self._idle.set()
         self._draining = False
@@ -104,7 +84,7 @@ class PolicyServer:
         self._batcher: Batcher
         self._server: Any = None
         self.measures = Measures(
-            lambda: len(self._paces), lambda: len(self._batcher), lambda: self._engine.policy.trained.step
+            lambda: len(self._connections), lambda: len(self._batcher), lambda: self._engine.policy.trained.step
         )
 
     @property
@@ -129,8 +109,8 @@ class PolicyServer:
         s = self.settings
         quiet = plain_logging.getLogger("pizero_jax.websockets")
         quiet.setLevel(plain_logging.CRITICAL)  # it logs a traceback for every stranger; we log one line
-        self._batcher = Batcher(self._work, sizes=self._engine.policy.sizes, patience=s.patience, limit=s.queue,
-                                expected=self._expected)  # fmt: skip
+        self._batcher = Batcher(self._work, sizes=self._engine.policy.sizes, limit=s.queue,
+                                times=lambda kind: kind[0].times[kind[1:]])  # fmt: skip
         try:
             self._server = await serve(
                 self._handle, s.host, s.port, ssl=s.tls, process_request=self._http, compression=None,
@@ -159,13 +139,14 @@ class PolicyServer:
 
     async def _handle(self, connection: ServerConnection) -> None:
         host, port = connection.remote_address[:2]
-        peer, before, self._paces[connection] = f"{host}:{port}", 0.0, Pace()
+        peer, pace, before = f"{host}:{port}", Pace(), 0.0
+        self._connections.add(connection)
         try:
             await self._send(connection, msgpack_arrays.pack(metadata(self._engine.policy)))
             while before is not None:
                 async with asyncio.timeout(self.settings.idle_timeout):
                     frame = await connection.recv()
-                before = await self._converse(connection, peer, frame, before)
+                before = await self._converse(connection, peer, pace, frame, before)
                 del frame  # not kept while waiting for the next one
         except TimeoutError:
             self.measures.turn_away("idle")
@@ -176,13 +157,14 @@ class PolicyServer:
                 self.measures.turn_away("protocol")
                 logging.warning("%s: closed with %d %s", peer, closed.sent.code, ascii(closed.sent.reason[:100]))
         finally:
-            del self._paces[connection]
+            self._connections.remove(connection)
             self._live.forget(peer)
 
-    async def _converse(self, connection: ServerConnection, peer: str, frame: Any, before: float) -> float | None:
+    async def _converse(
+        self, connection: ServerConnection, peer: str, pace: Pace, frame: Any, before: float
+    ) -> float | None:
         """Answers one frame and returns how long that took, for the next answer; None if it ended the connection."""
         start = time.perf_counter()
-        self._paces[connection].ask()
         self._in_flight += 1
         self._idle.clear()
         try:
@@ -190,14 +172,13 @@ class PolicyServer:
                 if self._draining:
                     raise Busy("busy: the server is going away")
                 async with asyncio.timeout(self.settings.request_timeout):
-                    answer = await self.answer(peer, lambda engine: self._read(engine, frame))
+                    answer = await self.answer(peer, pace, lambda engine: self._read(engine, frame))
             except Exception as error:
                 await self._refuse(connection, peer, error)
                 return None
             if before:
                 answer["server_timing"]["prev_total_ms"] = 1e3 * before
             await self._send(connection, msgpack_arrays.pack(answer))
-            self._paces[connection].answer()
             self.measures.count("answered")
             return time.perf_counter() - start
         finally:
@@ -233,14 +214,14 @@ class PolicyServer:
 
     # Answers
 
-    async def answer(self, peer: str, read: Callable[[Engine], Request]) -> dict[str, Any]:
+    async def answer(self, peer: str, pace: Pace, read: Callable[[Engine], Request]) -> dict[str, Any]:
         """The answer to what `read` makes of the policy that is there now; whatever is raised on the way."""
         start, engine = time.perf_counter(), self._engine
         loop = asyncio.get_running_loop()
         request = await loop.run_in_executor(self._preparing, read, engine)
         read = time.perf_counter()
         kind = engine, request.solver, request.ahead is not None
-        actions, well_formed, times = await self._batcher.submit(kind, request)
+        actions, well_formed, times = await self._batcher.submit(kind, request, pace)
         end = time.perf_counter()
         stages = {"read": read - start, **times, "total": end - start}
         stages["queue"] = end - read - sum(times.values())
@@ -281,10 +262,6 @@ class PolicyServer:
         self._looks = (self._looks + 1) % SEEDS
         return self._seed, self._looks
 
-    def _expected(self, seconds: float) -> int:
-        """Clients whose next request is there or comes within so many seconds."""
-        return sum(pace.expected(seconds) for pace in self._paces.values())
-
     # HTTP
 
     async def _http(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
@@ -303,7 +280,7 @@ class PolicyServer:
         if request.headers.get("Origin") is not None:  # a page of somebody else's, in the browser of one who may ask
             self.measures.turn_away("origin")
             return connection.respond(http.HTTPStatus.FORBIDDEN, "browsers may not ask\n")
-        if self._draining or len(self._paces) >= self.settings.connections:
+        if self._draining or len(self._connections) >= self.settings.connections:
             self.measures.turn_away("busy")
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "busy: too many connections\n")
         return None
@@ -314,8 +291,8 @@ class PolicyServer:
         if path == "/metrics":
             return _typed(connection.respond(200, self.measures.text()), "text/plain; version=0.0.4")
         if path == "/live.json":
-            described = metadata(self._engine.policy) | {"connections": len(self._paces), "queue": len(self._batcher)}
-            described["percentiles"] = self.measures.percentiles()
+            described = metadata(self._engine.policy) | {"queue": len(self._batcher)}
+            described |= {"connections": len(self._connections), "percentiles": self.measures.percentiles()}
             drawn = asyncio.get_running_loop().run_in_executor(self._preparing, self._live.text, described)
             return _typed(connection.respond(200, await drawn), "application/json")
         return connection.respond(http.HTTPStatus.NOT_FOUND, "there are /, /healthz, /metrics and the websocket\n")

@@ -1,62 +1,80 @@
-"""How many requests go into a call, and how long the first of them waits."""
+"""Which requests share a call when clients ask again and again."""
 
 import asyncio
+import gc
+import math
 import time
 
 import pytest
 
-from pizero_jax.serve.batching import Batcher, fitting
+from pizero_jax.serve import batching
+from pizero_jax.serve.batching import Batcher, Pace
+from pizero_jax.serve.schedule import Times
 
 
-@pytest.mark.parametrize(("count", "expected"), [
-    (1, 1), (2, 2),
-    (3, 3),  # fills three quarters of a call for 4
-    (4, 4),
-    (5, 4),  # one waits, rather than that three rows are computed for nothing
-    (6, 6), (8, 8), (30, 8),
-])  # fmt: skip
-def test_calls_are_three_quarters_full(count, expected):
-    assert fitting(count, [1, 2, 4, 8]) == expected
-
-
-def test_a_call_that_is_too_large_is_better_than_none():
-    assert fitting(1, [4, 8]) == 1
-
-
-def calls_of(patience: float, expected: int, pauses: list[float], seconds: float = 0.02) -> list[int]:
-    """Sizes of the calls of so many seconds when jobs come after these pauses; the first one when a call has begun."""
-    calls = []
+def calls_of(clients: int, rounds: int, seconds: dict[int, float], pause: float) -> list[int]:
+    """Sizes of the calls for clients that all ask at the same moment, and again `pause` seconds after each answer."""
+    calls, times = [], Times()
 
     def work(kind, requests):
         calls.append(len(requests))
-        time.sleep(seconds)
-        return requests
+        time.sleep(next(took for size, took in seconds.items() if size >= len(requests)))
+        return [2 * request for request in requests]
 
-    async def ask():
-        batcher = Batcher(work, sizes=[1, 2, 4], patience=patience, limit=8, expected=lambda seconds: expected)
-        jobs = [asyncio.ensure_future(batcher.submit("kind", -1))]
-        while not calls:
-            await asyncio.sleep(0.001)
-        for i, pause in enumerate(pauses):
+    async def ask(batcher, number):
+        pace = Pace()
+        for i in range(rounds):
+            assert await batcher.submit("kind", 10 * i + number, pace) == 2 * (10 * i + number)
             await asyncio.sleep(pause)
-            jobs.append(asyncio.ensure_future(batcher.submit("kind", i)))
-        assert await asyncio.gather(*jobs) == list(range(-1, len(pauses)))
+
+    async def all_ask():
+        batcher = Batcher(work, sizes=list(seconds), limit=8, times=lambda kind: times)
+        await asyncio.gather(*(ask(batcher, number) for number in range(clients)))
         await batcher.close()
 
-    asyncio.run(ask())
-    assert calls[0] == 1  # nothing is known of how long a call takes: nobody waits
-    return calls[1:]
+    asyncio.run(all_ask())
+    assert sum(calls) == clients * rounds
+    return calls
 
 
-@pytest.mark.parametrize(("patience", "expected", "pause", "calls"), [
-    (100.0, 2, 0.1, [2]),
-    (1.0, 2, 0.5, [1, 1]),  # longer than is waited
-    (100.0, 1, 0.5, [1, 1]),  # nobody else is expected
+def test_where_calls_take_as_long_for_many_all_come_into_one():
+    calls = calls_of(clients=4, rounds=6, seconds={1: 0.1, 2: 0.1, 4: 0.1}, pause=0.01)
+    assert calls.count(4) >= 5
+
+
+def test_where_calls_take_longer_for_many_each_goes_by_itself():
+    calls = calls_of(clients=4, rounds=6, seconds={1: 0.02, 2: 0.08, 4: 0.2}, pause=0.001)
+    assert calls.count(1) >= 16  # other sizes are tried before they are known
+
+
+@pytest.mark.parametrize(("answered", "pause", "asks", "arrival"), [
+    (-0.1, 0.25, False, 0.15),
+    (-0.5, 0.2, False, 0.3),  # it is late
+    (-0.1, 0.2, True, math.inf),  # its request is there
+    (math.inf, math.inf, False, math.inf),  # it has never asked
 ])  # fmt: skip
-def test_a_job_waits_for_one_that_is_expected_by_a_share_of_a_call(patience, expected, pause, calls):
-    assert calls_of(patience, expected, [0.1, pause]) == calls
+def test_when_a_client_comes(answered, pause, asks, arrival):
+    assert Pace(answered, pause, asks).arrival(now=0.0) == pytest.approx(arrival)
 
 
-def test_who_came_during_a_call_waits_for_those_whom_it_answered():
-    """The first comes when a call of 0.5 s begins, the other 0.25 s after its end."""
-    assert calls_of(patience=1.0, expected=2, pauses=[0.0, 0.75], seconds=0.5) == [2]
+def test_the_pause_of_a_client_is_from_its_answer_to_its_next_request(monkeypatch):
+    pace, now = Pace(), [10.0]
+    monkeypatch.setattr(batching.time, "perf_counter", lambda: now[0])
+    for now[0], step in ((10.0, pace.ask), (11.0, pace.answer), (11.25, pace.ask), (12.0, pace.answer)):
+        step()
+    assert pace.arrival(12.0) == pytest.approx(0.25)
+
+
+def test_a_client_that_is_gone_is_expected_no_longer():
+    async def ask():
+        batcher = Batcher(lambda kind, requests: requests, sizes=[1], limit=1, times=lambda kind: Times())
+        pace = Pace()
+        await batcher.submit("kind", 1, pace)
+        there = len(batcher._paces)
+        del pace
+        await asyncio.sleep(0.01)  # until the batcher's own task has let go of the job
+        gc.collect()
+        await batcher.close()
+        return there, len(batcher._paces)
+
+    assert asyncio.run(ask()) == (1, 0)

@@ -60,7 +60,7 @@ def test_a_busy_server_is_asked_again(served, slow, episode):
     class Full:
         settings, calls = dataclasses.make_dataclass("S", ["names"])(Names()), 0
 
-        async def answer(self, peer, read):
+        async def answer(self, peer, pace, read):
             self.calls += 1
             raise replaying.Busy("busy")
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import math
 import socket
 import subprocess
 import threading
@@ -22,7 +21,6 @@ from pizero_jax.errors import InputError
 from pizero_jax.serve import msgpack_arrays
 from pizero_jax.serve.client import Client, Refused
 from pizero_jax.serve.request import Names
-from pizero_jax.serve.server import Pace
 from tests.serve.conftest import ACTION, CHUNK, SIZE, STATE
 
 SECONDS = 30  # that a test waits for what comes at once
@@ -259,7 +257,7 @@ def test_actions_that_are_not_finite_are_told_to_the_one_who_gets_them(served, c
 
 
 def test_requests_of_several_clients_are_answered_in_one_call_each_its_own(served, slow, seeing, observe):
-    with served(policy=slow, patience=0.0) as server, ThreadPoolExecutor(8) as pool:
+    with served(policy=slow) as server, ThreadPoolExecutor(8) as pool:
         clients = [Client(server.address) for _ in range(6)]
         solvers = [{}, {}, {"num_steps": 2}, {"solver": "euler"}, {}, {"num_steps": 5}]  # the first five are the same
         observations = [observe(20 * i, seed=[i, i], **solver) for i, solver in enumerate(solvers)]
@@ -276,30 +274,27 @@ def test_requests_of_several_clients_are_answered_in_one_call_each_its_own(serve
             client.close()
 
 
-def test_a_lone_client_does_not_wait_for_others(served, observe):
-    with served(patience=3_600.0) as server, Client(server.address, timeout=SECONDS) as client:
-        for _ in range(3):
-            client.infer(observe())
+def test_clients_that_ask_again_at_once_come_into_one_call_where_that_takes_no_longer(served, compiled, observe):
+    """After a call of one the other's request is there, and the first is waited for: it was quick before."""
+    calls = []
 
+    class Slow(type(compiled)):
+        def infer(self, rows, *rest):
+            calls.append(len(rows))
+            time.sleep(0.2)
+            return super().infer(rows, *rest)
 
-def test_a_client_is_waited_for_if_it_thinks_shortly_and_no_longer_than_allowed(served, observe):
-    with served(patience=100.0) as server, Client(server.address) as one, Client(server.address) as two:
-        for _ in range(3):
-            one.infer(observe())
-        answer = two.infer(observe())  # `one` would ask any moment
-        assert answer["server_timing"]["queue_ms"] >= 10 * answer["server_timing"]["act_ms"]
+    def ask(address):
+        with Client(address) as client:
+            for _ in range(8):
+                client.infer(observe())
 
-
-@pytest.mark.parametrize(("asked", "answered", "pause", "expected"), [
-    (5.0, 4.0, 9.0, True),  # its request is there
-    (-1.0, -0.1, 0.2, True),  # answered just now, and eager
-    (-1.0, -0.1, 0.6, False),  # it thinks for longer
-    (-2.0, -1.0, 0.2, False),  # it was eager, and is away
-    (-math.inf, -math.inf, math.inf, False),  # it has never asked
-])  # fmt: skip
-def test_whose_request_is_expected_within_half_a_second(monkeypatch, asked, answered, pause, expected):
-    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
-    assert Pace(asked, answered, pause).expected(0.5) == expected
+    slow = Slow(**{field.name: getattr(compiled, field.name) for field in dataclasses.fields(compiled)})
+    with served(policy=slow) as server, ThreadPoolExecutor(2) as pool:
+        list(pool.map(ask, [server.address] * 2))
+    assert sum(calls) == 16
+    assert calls.count(2) >= 6
+    assert 1 in calls  # who came first did not wait: nothing was known of the other
 
 
 def test_health_is_told_while_the_policy_computes(served, slow, observe):
@@ -313,7 +308,7 @@ def test_health_is_told_while_the_policy_computes(served, slow, observe):
 
 
 def test_a_full_queue_is_told_and_the_client_asks_again(served, slow, observe):
-    with served(policy=slow, queue=1, patience=0.0) as server, ThreadPoolExecutor(3) as pool:
+    with served(policy=slow, queue=1) as server, ThreadPoolExecutor(3) as pool:
         clients = [Client(server.address) for _ in range(3)]
         answers = [pool.submit(clients[0].infer, observe())]
         until(lambda: slow.calls == [1])
@@ -340,7 +335,7 @@ def test_a_request_that_takes_too_long_is_given_up(served, slow, observe):
 
 
 def test_a_client_that_goes_away_costs_nobody_anything(served, slow, observe):
-    with served(policy=slow, patience=0.0) as server, Client(server.address) as client:
+    with served(policy=slow) as server, Client(server.address) as client:
         for _ in range(3):
             with bare(server, close_timeout=0.1) as connection:
                 connection.send(msgpack_arrays.pack(observe()))
