@@ -1,4 +1,4 @@
-# make quickstart   installs, collects demonstrations, trains pi0 in small, evaluates, draws: 7 minutes on 2 idle cores
+# make quickstart   installs, collects demonstrations, trains pi0 in small, evaluates, draws: 8 minutes on 2 idle cores
 # make test         installs what the tests need and runs them
 # make install      prepares .venv only
 

@@ -34,7 +34,7 @@ from pizero_jax.data.transforms import Processor, stack
 from pizero_jax.flow.solvers import even_times, solve
 from pizero_jax.report import tables
 from pizero_jax.serve import msgpack_arrays
-from pizero_jax.serve.compiled import CompiledPolicy, compile_policy
+from pizero_jax.serve.compiled import CompiledPolicy, compile_policy, compute_in
 from pizero_jax.serve.policy import TrainedPolicy
 from pizero_jax.serve.server import PolicyServer, Settings
 
@@ -174,8 +174,7 @@ def measure(policy: CompiledPolicy, clients: list[int]) -> dict:
 
 
 def main() -> None:
-    if THREADS.value:
-        os.environ["NPROC"] = str(THREADS.value)
+    compute_in(THREADS.value)
     config = build(TrainConfig, CONFIG.value)
     clients = [int(count) for count in CLIENTS.value]
     sizes = [2**i for i in range(max(clients).bit_length())]  # as launch.serve, to the largest

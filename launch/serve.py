@@ -42,7 +42,7 @@ WEIGHTS = flags.DEFINE_enum(
 THREADS = flags.DEFINE_integer(
     "threads",
     None,
-    "CPU threads that compute the policy; as many as there are cores by default.",
+    "CPU threads that compute the policy; one less than there are cores by default.",
     lower_bound=1,
 )
 QUEUE = flags.DEFINE_integer("queue", 64, "Requests that may wait; more are told that it is busy.", lower_bound=1)
@@ -75,12 +75,11 @@ def main() -> None:
         from pizero_jax.serve import server
     except ModuleNotFoundError as error:
         raise InputError(f"serving needs the package {error.name}: pip install 'pizero_jax[serve]'") from error
-    from pizero_jax.serve.compiled import compile_policy
+    from pizero_jax.serve.compiled import compile_policy, compute_in
     from pizero_jax.serve.policy import load
     from pizero_jax.serve.quantize import with_weights
 
-    if THREADS.value:
-        os.environ["NPROC"] = str(THREADS.value)  # XLA makes its threads by it, before the first array
+    compute_in(THREADS.value)
     batches, tls = numbers("batches", BATCHES.value), context()
     if not batches:
         raise InputError("--batches is empty; name the batch sizes to compile, such as --batches=1,2,4")

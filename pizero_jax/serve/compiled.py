@@ -1,6 +1,7 @@
 """A policy compiled before the first request, for batches of a few sizes and a few ways to solve its flow."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -134,6 +135,15 @@ def compile_policy(
     for size, solver, planned in compiled:
         policy.infer([row] * size, states[:size], [(0, 0)] * size, solver, [nothing] * size if planned else ())
     return policy
+
+
+def compute_in(threads: int | None) -> None:
+    """Policies on CPUs compute in so many threads from now on; to be called before JAX has made its first array.
+
+    None is one less than there are cores: the one that is left moves frames and shrinks pictures meanwhile.
+    """
+    if threads or "NPROC" not in os.environ:
+        os.environ["NPROC"] = str(threads or max(1, len(os.sched_getaffinity(0)) - 1))  # XLA's name for it
 
 
 def of_config(trained: TrainedPolicy) -> Solver:

@@ -99,9 +99,9 @@ def test_a_server_gives_the_same_episodes_takes_a_newer_checkpoint_and_goes_when
         "--real_time",
         "--json",
     ]
-    with served(run, "--num_steps=2,3:heun", "--real_time", "--threads=1") as (process, address, wait_for):
+    with served(run, "--num_steps=2,3:heun", "--real_time", "--threads=3") as (process, address, wait_for):
         names = [file.read_text() for file in Path(f"/proc/{process.pid}/task").glob("*/comm")]
-        assert sum("XLAEigen" in name for name in names) == 1
+        assert sum("XLAEigen" in name for name in names) == 3
         monkeypatch.setenv("PIZERO_API_KEY", "secret")
         here, there, uncompiled = forked(
             "launch.evaluate",
