@@ -12,23 +12,32 @@ from pizero_jax.serve.batching import Batcher, Pace
 from pizero_jax.serve.schedule import Times
 
 
-def calls_of(clients: int, rounds: int, seconds: dict[int, float], pause: float) -> list[int]:
-    """Sizes of the calls for clients that all ask at the same moment, and again `pause` seconds after each answer."""
-    calls, times = [], Times()
+class Known(dict):
+    """Seconds of a call by its size, known beforehand."""
+
+    __call__ = dict.__getitem__
+
+    def note(self, size, seconds):
+        pass
+
+
+def calls_of(clients: int, rounds: int, times: Known) -> list[int]:
+    """Sizes of the calls for clients that all ask at the same moment, and again 10 ms after each answer."""
+    calls = []
 
     def work(kind, requests):
         calls.append(len(requests))
-        time.sleep(next(took for size, took in seconds.items() if size >= len(requests)))
+        time.sleep(0.05)
         return [2 * request for request in requests]
 
     async def ask(batcher, number):
         pace = Pace()
         for i in range(rounds):
             assert await batcher.submit("kind", 10 * i + number, pace) == 2 * (10 * i + number)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(0.01)
 
     async def all_ask():
-        batcher = Batcher(work, sizes=list(seconds), limit=8, times=lambda kind: times)
+        batcher = Batcher(work, sizes=list(times), limit=8, times=lambda kind: times)
         await asyncio.gather(*(ask(batcher, number) for number in range(clients)))
         await batcher.close()
 
@@ -38,13 +47,26 @@ def calls_of(clients: int, rounds: int, seconds: dict[int, float], pause: float)
 
 
 def test_where_calls_take_as_long_for_many_all_come_into_one():
-    calls = calls_of(clients=4, rounds=6, seconds={1: 0.1, 2: 0.1, 4: 0.1}, pause=0.01)
-    assert calls.count(4) >= 5
+    calls = calls_of(clients=4, rounds=6, times=Known({1: 1.0, 2: 1.0, 4: 1.0}))
+    assert calls.count(4) >= 4  # nothing was known of the clients when the first asked
 
 
 def test_where_calls_take_longer_for_many_each_goes_by_itself():
-    calls = calls_of(clients=4, rounds=6, seconds={1: 0.02, 2: 0.08, 4: 0.2}, pause=0.001)
-    assert calls.count(1) >= 16  # other sizes are tried before they are known
+    assert calls_of(clients=4, rounds=4, times=Known({1: 1.0, 2: 2.5, 4: 6.0})) == [1] * 16
+
+
+def test_what_calls_take_is_noted_for_the_size_that_they_were_filled_up_to():
+    times = Times()
+
+    async def ask():
+        batcher = Batcher(lambda kind, requests: time.sleep(0.05) or requests, sizes=[2, 4], limit=8,
+                          times=lambda kind: times)  # fmt: skip
+        await batcher.submit("kind", 1, Pace())
+        await batcher.close()
+
+    asyncio.run(ask())
+    assert times(1) == 0
+    assert times(2) >= 0.05
 
 
 @pytest.mark.parametrize(("answered", "pause", "asks", "arrival"), [

@@ -293,7 +293,7 @@ def test_clients_that_ask_again_at_once_come_into_one_call_where_that_takes_no_l
     with served(policy=slow) as server, ThreadPoolExecutor(2) as pool:
         list(pool.map(ask, [server.address] * 2))
     assert sum(calls) == 16
-    assert calls.count(2) >= 6
+    assert calls.count(2) >= 4
     assert 1 in calls  # who came first did not wait: nothing was known of the other
 
 
