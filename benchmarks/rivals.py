@@ -19,6 +19,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from absl import flags
+from matplotlib.ticker import LogLocator, NullFormatter
 from tqdm import tqdm
 
 import launch
@@ -160,6 +161,10 @@ def draw(rows: Sequence[Row], file: Path) -> None:
         axes[0].plot([], [], f"{marker}-", color=color, label=name)
     axes[0].set(xlabel="calls of the network for a chunk", ylabel="success (%)", xscale="log", ylim=(-3, 103))
     axes[1].set(xlabel="latency of a chunk (ms)", xscale="log")
+    for axis in axes:
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(file, dpi=120)
 
