@@ -55,9 +55,11 @@ class Browser:
             self.send(f"{domain}.enable")
 
     def close(self) -> None:
-        self._session = None
-        self.send("Browser.close")
-        self._process.wait(SECONDS)
+        self._process.terminate()
+        try:
+            self._process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
         os.close(self._in), os.close(self._out)
 
     def open(self, page: Path | str, width: int, height: int = 800) -> None:
