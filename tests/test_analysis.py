@@ -8,7 +8,7 @@ import pytest
 from pizero_jax import analysis, policies
 from pizero_jax.config import LossConfig
 from pizero_jax.errors import InputError
-from pizero_jax.nn.attention import rotate
+from pizero_jax.nn.attention import rotate, rotations
 from pizero_jax.policies.flow import suffix_layout
 
 KEY = jax.random.key(0)
@@ -66,8 +66,9 @@ def test_attention_of_the_first_layer_is_the_softmax_of_its_own_queries_and_keys
         x = jnp.concatenate([lead, actions[:, 0]], axis=1)
         layer = jax.tree.map(lambda leaf: leaf[0], params["expert"]["layers"])
         y = x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-6) * (1 + layer["attention_norm"]["scale"])
-        q = rotate(jnp.einsum("btd,ndh->btnh", y, layer["attention"]["q"]["kernel"]), positions)
-        k = rotate(jnp.einsum("btd,kdh->btkh", y, layer["attention"]["k"]["kernel"]), positions)
+        by = rotations(positions, 8)
+        q = rotate(jnp.einsum("btd,ndh->btnh", y, layer["attention"]["q"]["kernel"]), by)
+        k = rotate(jnp.einsum("btd,kdh->btkh", y, layer["attention"]["k"]["kernel"]), by)
         k = jnp.concatenate([prefix.keys_values.keys[0], k], axis=1).repeat(2, axis=2)
         logits = jnp.where(visible[:, None], jnp.einsum("btnh,bsnh->bnts", q, k) / np.sqrt(8), -jnp.inf)
         return jax.nn.softmax(logits)[:, :, 1:]

@@ -1,21 +1,35 @@
 """Rotary positions and attention over visible keys."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
-def rotate(x: Float[Array, "B T N H"], positions: Int[Array, "B T"], base: float = 10_000.0) -> Float[Array, "B T N H"]:
+class Rotations(NamedTuple):
+    """By which queries and keys are turned, for all layers: float32, as positions reach the hundreds."""
+
+    sin: Float[Array, "B T 1 h"]
+    cos: Float[Array, "B T 1 h"]
+
+
+def rotations(positions: Int[Array, "B T"], width: int, base: float = 10_000.0) -> Rotations:
+    """Of tokens at these positions, for heads of this width, 2 h."""
+    half = width // 2
+    frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions.astype(jnp.float32)[..., None, None] * frequencies
+    return Rotations(jnp.sin(angle), jnp.cos(angle))
+
+
+def rotate(x: Float[Array, "B T N H"], by: Rotations) -> Float[Array, "B T N H"]:
     """Queries or keys turned by their positions: the halves of H are the real and the imaginary parts.
 
     Source: RoFormer, arXiv 2104.09864; split halves as in Gemma.
     """
-    half = x.shape[-1] // 2
-    frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions.astype(jnp.float32)[..., None, None] * frequencies  # float32: positions reach the hundreds
-    sin, cos = jnp.sin(angle), jnp.cos(angle)
     real, imaginary = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([real * cos - imaginary * sin, imaginary * cos + real * sin], axis=-1).astype(x.dtype)
+    turned = real * by.cos - imaginary * by.sin, imaginary * by.cos + real * by.sin
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
 def attend(
@@ -25,19 +39,22 @@ def attend(
     visible: Bool[Array, "#B #T S"] | None = None,
 ) -> Float[Array, "B T N H"]:
     """Values averaged over the visible keys; logits and softmax in float32. N is a multiple of K (grouped queries)."""
-    mask = None if visible is None else visible[:, None]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask)
+    shares = _shares(q, k, visible).astype(v.dtype)
+    return jnp.einsum("BKTGS,BSKH->BKTGH", shares, v).swapaxes(1, 2).reshape(q.shape)
 
 
 def attention_weights(
     q: Float[Array, "B T N H"], k: Float[Array, "B S K H"], visible: Bool[Array, "#B #T S"]
 ) -> Float[Array, "B N T S"]:
-    """The shares in which `attend` averages the values, in float32: they sum to 1 over S and are 0 where not visible.
+    """The shares in which `attend` averages the values, float32: they sum to 1 over S and are 0 where not visible."""
+    shares = _shares(q, k, visible).swapaxes(2, 3)
+    return shares.reshape(q.shape[0], q.shape[2], q.shape[1], -1)
 
-    `attend` itself may never hold them; they are for looking at.
-    """
-    B, T, N, H = q.shape
-    grouped = q.reshape(B, T, k.shape[2], -1, H).astype(jnp.float32)
-    logits = jnp.einsum("BTKGH,BSKH->BKGTS", grouped, k.astype(jnp.float32)) * H**-0.5
-    shares = jax.nn.softmax(jnp.where(visible[:, None, None], logits, jnp.finfo(jnp.float32).min))
-    return shares.reshape(B, N, T, -1)
+
+def _shares(q, k, visible) -> Float[Array, "B K T G S"]:
+    """The queries of a key's group lie side by side in all products: as they come, without a transposed copy."""
+    grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[3])
+    logits = jnp.einsum("BTKGH,BSKH->BKTGS", grouped, k, preferred_element_type=jnp.float32) * q.shape[3] ** -0.5
+    if visible is not None:
+        logits = jnp.where(visible[:, None, :, None], logits, jnp.finfo(jnp.float32).min)
+    return jax.nn.softmax(logits)

@@ -60,7 +60,9 @@ class Linear(nn.Module):
         inner, outer = ([i for i, letter in enumerate(letters) if (letter in out) == there] for there in (False, True))
         x = x.astype(self.dtype)
         kernel = weight(self, "kernel", self.shape, self.axes, self.kernel_init or fan_in(inner, outer))
-        y = jnp.einsum(self.equation, x, kernel.astype(self.dtype))
+        kernel = kernel.astype(self.dtype)
+        # Several summed axes in the order of the weight: einsum's own order costs a transposed copy of both.
+        y = jax.lax.dot_general(x, kernel, ((range(x.ndim - len(inner), x.ndim), inner), ((), ())))
         rule = low_rank.rule_for("/".join(self.path), self.lora)
         if rule is not None:
             y = y + self._adapter(x, letters, rule)

@@ -65,15 +65,16 @@ class PaliGemma(nn.Module):
         Cameras that are absent from the observation cost nothing.
         """
         cameras = [name for name in self.config.cameras if name in observation.images]
-        tokens = [self.vision(to_unit_range(observation.images[name])) for name in cameras]
-        masks = [
-            jnp.broadcast_to(observation.image_masks[name][:, None], x.shape[:2])
-            for name, x in zip(cameras, tokens, strict=True)
-        ]
-        pictured = sum(x.shape[1] for x in tokens)
-        tokens.append(self.embed_text(observation.prompt))
-        masks.append(observation.prompt_mask)
-        return jnp.concatenate(tokens, axis=1), jnp.concatenate(masks, axis=1), pictured
+        text = self.embed_text(observation.prompt)
+        if not cameras:
+            return text, observation.prompt_mask, 0
+        pictures = jnp.stack([to_unit_range(observation.images[name]) for name in cameras], axis=1)
+        B, n = pictures.shape[:2]
+        seen = self.vision(pictures.reshape(B * n, *pictures.shape[2:]))
+        T = seen.shape[1]
+        mask = jnp.repeat(jnp.stack([observation.image_masks[name] for name in cameras], axis=1), T, axis=1)
+        tokens = jnp.concatenate([seen.reshape(B, n * T, -1), text], axis=1)
+        return tokens, jnp.concatenate([mask, observation.prompt_mask], axis=1), n * T
 
     def read(self, observation: Observation, *, output: bool = False, count_absent: bool = False) -> Prefix:
         """The prefix.

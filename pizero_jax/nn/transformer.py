@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pizero_jax.config import AttentionConfig, LoraConfig
 from pizero_jax.mesh import constrain
-from pizero_jax.nn.attention import attend, attention_weights, rotate
+from pizero_jax.nn.attention import Rotations, attend, attention_weights, rotate, rotations
 from pizero_jax.nn.layers import Linear, RMSNorm, rematted
 from pizero_jax.nn.lora import NONE
 
@@ -46,13 +46,13 @@ class Attention(nn.Module):
         self.v = Linear("...D,KDH->...KH", (c.kv_heads, D, c.head_dim), ("kv_heads", "embed", None), *kept)
         self.out = Linear("...NH,NHD->...D", (c.heads, c.head_dim, D), ("heads", None, "embed"), *kept)
 
-    def keys_values(self, x: Float[Array, "B T D"], positions: Int[Array, "B T"]) -> KeysValues:
+    def keys_values(self, x: Float[Array, "B T D"], by: Rotations) -> KeysValues:
         axes = ("batch", None, "kv_heads", None)
-        keys, values = constrain(rotate(self.k(x), positions), *axes), constrain(self.v(x), *axes)
+        keys, values = constrain(rotate(self.k(x), by), *axes), constrain(self.v(x), *axes)
         return KeysValues(checkpoint_name(keys, "k"), checkpoint_name(values, "v"))
 
-    def __call__(self, x, positions, visible, keys_values: KeysValues) -> Float[Array, "B T D"]:
-        q = checkpoint_name(rotate(self.q(x), positions), "q")
+    def __call__(self, x, by: Rotations, visible, keys_values: KeysValues) -> Float[Array, "B T D"]:
+        q = checkpoint_name(rotate(self.q(x), by), "q")
         if self.is_mutable_collection("intermediates"):  # only where a caller asks to see them
             self.sow("intermediates", "weights", attention_weights(q, keys_values.keys, visible))
         y = attend(q, keys_values.keys, keys_values.values, visible)
@@ -97,14 +97,14 @@ class Block(nn.Module):
         self.mlp_norm = self.norm(self.lora)
         self.feed_forward = FeedForward(self.width, self.mlp, self.dtype, self.lora)
 
-    def __call__(self, x, seen: KeysValues | None, has_reader, positions, visible, condition):
+    def __call__(self, x, seen: KeysValues | None, has_reader, by: Rotations, visible, condition):
         x = constrain(x, "batch", None, None)
         y, gate = self.attention_norm(x, condition)
-        own = self.attention.keys_values(y, positions)
+        own = self.attention.keys_values(y, by)
         everything = own if seen is None else seen.followed_by(own)
 
         def output(block: "Block", x, y):
-            x = x + gate * block.attention(y, positions, visible, everything)
+            x = x + gate * block.attention(y, by, visible, everything)
             y, mlp_gate = block.mlp_norm(x, condition)
             return x + mlp_gate * block.feed_forward(y)
 
@@ -162,6 +162,7 @@ class Transformer(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(self.config, self.width, self.mlp, self.dtype, self.lora, self.norm, self.remat, name="layers")
         has_reader = jnp.arange(depth) < depth - 1 if only_keys_values else None  # a bool would be traced by remat
-        x, own = layers(x.astype(self.dtype), seen, has_reader, positions, visible, condition)
+        by = rotations(positions, self.config.head_dim)
+        x, own = layers(x.astype(self.dtype), seen, has_reader, by, visible, condition)
         y, _ = self.norm(self.lora, name="final_norm")(x, condition)  # outside the branch: its weights exist either way
         return (None if only_keys_values else y), own
