@@ -71,6 +71,8 @@ def main() -> None:
     if not CHECKPOINT.value:
         raise InputError("--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo")
     try:
+        import uvloop
+
         from pizero_jax.serve import replay as replaying
         from pizero_jax.serve import server
     except ModuleNotFoundError as error:
@@ -106,7 +108,7 @@ def main() -> None:
     policy = compile_policy(trained, batches, solvers(trained), real_time=REAL_TIME.value)
     gc.collect()
     gc.freeze()  # what JAX leaves takes 80 ms to go through, in which nobody is answered
-    asyncio.run(serve(server.PolicyServer, policy, settings, take, episode))
+    uvloop.run(serve(server.PolicyServer, policy, settings, take, episode))
 
 
 def numbers(flag: str, values: list[str]) -> list[int]:

@@ -71,9 +71,9 @@ class Batcher:
         self._work, self._sizes, self._limit, self._times = work, sorted(sizes), limit, times
         self._paces: weakref.WeakSet[Pace] = weakref.WeakSet()  # of the clients that are there
         self._jobs: deque[Job] = deque()
-        self._arrived = asyncio.Event()
+        self._busy, self._timer = False, None
+        self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(1, "inference")
-        self._task = asyncio.get_running_loop().create_task(self._run())
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -88,59 +88,60 @@ class Batcher:
             raise Busy(f"busy: {len(self._jobs)} requests wait already; ask again later")
         pace.ask()
         self._paces.add(pace)
-        job = Job(kind, request, pace, asyncio.get_running_loop().create_future())
+        job = Job(kind, request, pace, self._loop.create_future())
         self._jobs.append(job)
-        self._arrived.set()
+        self._loop.call_soon(self._go_on)  # after others that have come by now
         try:
             return await job.answer
         finally:
             if job in self._jobs:  # `remove` of what is not there would print it, pictures and all, for its error
                 self._jobs.remove(job)
 
-    async def close(self) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+    def close(self) -> None:
+        self._jobs.clear()
         self._worker.shutdown(wait=False)
 
-    async def _run(self) -> None:
-        while True:
-            await self._answer(await self._gathered())
+    def _go_on(self) -> None:
+        """Begins the next call if the worker has nothing to do, or comes back when its jobs have waited for others."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._busy or not self._jobs:
+            return
+        jobs, wait = self._next()
+        if wait:
+            self._timer = self._loop.call_later(wait, self._go_on)
+            return
+        for job in jobs:
+            self._jobs.remove(job)
+        self._busy = True
+        self._worker.submit(self._call, jobs)
 
-    async def _answer(self, jobs: list[Job]) -> None:
-        kind, began = jobs[0].kind, time.perf_counter()
+    def _call(self, jobs: list[Job]) -> None:
+        """In the worker."""
+        began, seconds = time.perf_counter(), None
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(
-                self._worker, self._work, kind, [job.request for job in jobs]
-            )
+            answers = self._work(jobs[0].kind, [job.request for job in jobs])
+            seconds = time.perf_counter() - began
         except Exception as error:  # it is told to those who asked
             answers = [error] * len(jobs)
-        else:
-            size = next((size for size in self._sizes if size >= len(jobs)), self._sizes[-1])
-            self._times(kind).note(size, time.perf_counter() - began)
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            self._loop.call_soon_threadsafe(self._answer, jobs, answers, seconds)
+
+    def _answer(self, jobs: list[Job], answers: Sequence[Any], seconds: float | None) -> None:
+        self._busy = False
         for job, answer in zip(jobs, answers, strict=True):
             job.pace.answer()
             if not job.answer.done():
                 set_ = job.answer.set_exception if isinstance(answer, Exception) else job.answer.set_result
                 set_(answer)
+        if seconds is not None:
+            size = next((size for size in self._sizes if size >= len(jobs)), self._sizes[-1])
+            self._times(jobs[0].kind).note(size, seconds)
+        self._go_on()
 
-    async def _gathered(self) -> list[Job]:
-        """The next jobs of one kind, the oldest first."""
-        while True:
-            jobs, wait = self._next()
-            if jobs and not wait:
-                for job in jobs:
-                    self._jobs.remove(job)
-                return jobs
-            self._arrived.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._arrived.wait()
-
-    def _next(self) -> tuple[list[Job], float | None]:
+    def _next(self) -> tuple[list[Job], float]:
         """What goes into the next call as it looks now, and for how many seconds that may still wait for others."""
-        if not self._jobs:
-            return [], None
         kind, now = self._jobs[0].kind, time.perf_counter()
         jobs = [job for job in self._jobs if job.kind == kind]
         arrivals = sorted(pace.arrival(now) for pace in self._paces)[: max(0, self._sizes[-1] - len(jobs))]

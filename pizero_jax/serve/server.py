@@ -1,8 +1,9 @@
 """A policy behind a websocket, in openpi's wire format: its clients need another address and nothing else.
 
 The first frame is metadata; then each request is a map of fields and each answer a map with "actions". An error is a
-text, after which the connection is closed. The event loop moves frames only: pictures are prepared in a few threads,
-and one thread computes. docs/serving.md has the format, the limits and what is measured.
+text, after which the connection is closed. The event loop moves frames, and prepares the pictures of a lone client;
+those of several are prepared in a few threads, and one thread computes. docs/serving.md has the format, the limits and
+what is measured.
 
 Source of the wire format: openpi-client 0.1.2, its WebsocketClientPolicy.
 """
@@ -36,6 +37,7 @@ from pizero_jax.serve.measures import Measures
 from pizero_jax.serve.request import SEEDS, Names, Reader, Request
 from pizero_jax.serve.schedule import Times
 
+AT_ONCE = 2**20  # bytes of a request that is read in a few ms, whatever it is
 GOING_AWAY, INTERNAL, TRY_AGAIN = 1001, 1011, 1013  # close codes, RFC 6455, section 7.4.1
 
 
@@ -117,7 +119,7 @@ class PolicyServer:
                 max_size=s.message, max_queue=1, close_timeout=5, logger=quiet,
             )  # fmt: skip
         except OSError as error:
-            await self._batcher.close()
+            self._batcher.close()
             raise InputError(f"--host={s.host} --port={s.port} cannot be listened on: {error.strerror}") from error
         started()
         await self._stopped.wait()
@@ -128,7 +130,7 @@ class PolicyServer:
             logging.warning("%d requests were not answered within %g s", self._in_flight, s.drain_timeout)
         self._server.close()
         await self._server.wait_closed()
-        await self._batcher.close()
+        self._batcher.close()
         self._preparing.shutdown(wait=False)
 
     def stop(self) -> None:
@@ -172,7 +174,8 @@ class PolicyServer:
                 if self._draining:
                     raise Busy("busy: the server is going away")
                 async with asyncio.timeout(self.settings.request_timeout):
-                    answer = await self.answer(peer, pace, lambda engine: self._read(engine, frame))
+                    lone = self._in_flight == 1 and len(frame) <= AT_ONCE
+                    answer = await self.answer(peer, pace, lambda engine: self._read(engine, frame), lone)
             except Exception as error:
                 await self._refuse(connection, peer, error)
                 return None
@@ -214,11 +217,18 @@ class PolicyServer:
 
     # Answers
 
-    async def answer(self, peer: str, pace: Pace, read: Callable[[Engine], Request]) -> dict[str, Any]:
-        """The answer to what `read` makes of the policy that is there now; whatever is raised on the way."""
+    async def answer(
+        self, peer: str, pace: Pace, read: Callable[[Engine], Request], at_once: bool = False
+    ) -> dict[str, Any]:
+        """The answer to what `read` makes of the policy that is there now; whatever is raised on the way.
+
+        Args:
+          at_once: read it in the event loop: for a small request with nothing beside it, that takes as long as to wake
+            a thread and to be woken by it.
+        """
         start, engine = time.perf_counter(), self._engine
         loop = asyncio.get_running_loop()
-        request = await loop.run_in_executor(self._preparing, read, engine)
+        request = read(engine) if at_once else await loop.run_in_executor(self._preparing, read, engine)
         read = time.perf_counter()
         kind = engine, request.solver, request.ahead is not None
         actions, well_formed, times = await self._batcher.submit(kind, request, pace)
@@ -252,10 +262,11 @@ class PolicyServer:
         ahead = [request.ahead for request in requests] if planned else ()
         actions, well_formed, times = engine.policy.infer([r.row for r in requests], states, seeds, solver, ahead)
         self.measures.called(len(requests), int(np.sum(~well_formed)))
+        finite = np.isfinite(actions).all(axis=(1, 2))
         broken = InputError("the policy gave actions that are not finite")
         return [
-            (chunk, ok, times) if np.isfinite(chunk).all() else broken
-            for chunk, ok in zip(actions, well_formed, strict=True)
+            (chunk, ok, times) if whole else broken
+            for chunk, ok, whole in zip(actions, well_formed, finite, strict=True)
         ]
 
     def _drawn(self) -> tuple[int, int]:

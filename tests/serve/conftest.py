@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import uvloop
 
 from configs import base
 from pizero_jax import policies
@@ -103,7 +104,7 @@ def serving(policy, beside=None, **settings):
 
     def thread():
         try:
-            asyncio.run(run())
+            uvloop.run(run())
         except BaseException as error:
             failed.append(error)
             listening.set()

@@ -39,7 +39,7 @@ def calls_of(clients: int, rounds: int, times: Known) -> list[int]:
     async def all_ask():
         batcher = Batcher(work, sizes=list(times), limit=8, times=lambda kind: times)
         await asyncio.gather(*(ask(batcher, number) for number in range(clients)))
-        await batcher.close()
+        batcher.close()
 
     asyncio.run(all_ask())
     assert sum(calls) == clients * rounds
@@ -62,7 +62,7 @@ def test_what_calls_take_is_noted_for_the_size_that_they_were_filled_up_to():
         batcher = Batcher(lambda kind, requests: time.sleep(0.05) or requests, sizes=[2, 4], limit=8,
                           times=lambda kind: times)  # fmt: skip
         await batcher.submit("kind", 1, Pace())
-        await batcher.close()
+        batcher.close()
 
     asyncio.run(ask())
     assert times(1) == 0
@@ -96,7 +96,7 @@ def test_a_client_that_is_gone_is_expected_no_longer():
         del pace
         await asyncio.sleep(0.01)  # until the batcher's own task has let go of the job
         gc.collect()
-        await batcher.close()
+        batcher.close()
         return there, len(batcher._paces)
 
     assert asyncio.run(ask()) == (1, 0)

@@ -307,6 +307,35 @@ def test_health_is_told_while_the_policy_computes(served, slow, observe):
         answer.result(SECONDS)
 
 
+def test_only_small_requests_that_come_alone_are_read_in_the_event_loop(served, slow, observe, monkeypatch):
+    from pizero_jax.serve.request import Reader
+
+    read, threads = Reader.read, []
+
+    def noting(reader, message):
+        threads.append(threading.current_thread().name.split("_")[0])
+        return read(reader, message)
+
+    monkeypatch.setattr(Reader, "read", noting)
+    large = observe() | {"images": dict.fromkeys(("front", "wrist"), np.zeros((600, 600, 3), np.uint8))}
+    with served(policy=slow) as server, ThreadPoolExecutor(2) as pool, Client(server.address) as other:
+        slow.gate.set()
+        with Client(server.address) as client:
+            for observation in (observe(), large):
+                client.infer(observation)
+        slow.gate.clear()
+        two = []
+        for client in (other, Client(server.address)):
+            two.append(pool.submit(client.infer, observe()))
+            until(lambda: len(threads) == 2 + len(two))
+        slow.gate.set()
+        assert [len(answer.result(SECONDS)["actions"]) for answer in two] == [CHUNK, CHUNK]
+        client.close()
+    loop = threads[0]
+    assert threads == [loop, "prepare", loop, "prepare"]
+    assert loop != "prepare"
+
+
 def test_a_full_queue_is_told_and_the_client_asks_again(served, slow, observe):
     with served(policy=slow, queue=1) as server, ThreadPoolExecutor(3) as pool:
         clients = [Client(server.address) for _ in range(3)]
