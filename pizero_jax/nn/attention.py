@@ -52,7 +52,7 @@ def attention_weights(
 
 
 def _shares(q, k, visible) -> Float[Array, "B K T G S"]:
-    """The queries of a key's group lie side by side in all products: as they come, without a transposed copy."""
+    """The G queries of a key lie side by side, as they come: no product needs a transposed copy."""
     grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[3])
     logits = jnp.einsum("BTKGH,BSKH->BKTGS", grouped, k, preferred_element_type=jnp.float32) * q.shape[3] ** -0.5
     if visible is not None:

