@@ -107,7 +107,10 @@ def evaluate(workdir: Path, steps: int | None) -> int:
 
 def row(trained: TrainedPolicy, steps: int | None, successes: int) -> Row:
     config = trained.config
-    calls = dataclasses.replace(config.policy, num_steps=steps).calls if steps else 1
+    if steps:
+        calls = dataclasses.replace(config.policy, num_steps=steps).calls
+    else:
+        calls = getattr(config.policy, "token_length", 1)  # at most one for each token that is written
     return Row(
         label(config),
         steps,
