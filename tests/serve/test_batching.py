@@ -94,7 +94,7 @@ def test_a_client_that_is_gone_is_expected_no_longer():
         await batcher.submit("kind", 1, pace)
         there = len(batcher._paces)
         del pace
-        await asyncio.sleep(0.01)  # until the batcher's own task has let go of the job
+        await asyncio.sleep(0.01)  # until the worker has let go of the job
         gc.collect()
         batcher.close()
         return there, len(batcher._paces)
