@@ -27,7 +27,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import config_flags
 
 import launch
-from pizero_jax import envs, processes
+from pizero_jax import cores, envs, processes
 from pizero_jax import mesh as meshes
 from pizero_jax.config import DistributedConfig, MeshConfig, TrainConfig, build
 from pizero_jax.errors import InputError
@@ -109,7 +109,7 @@ def host() -> Findings:
     return {
         "name": socket.gethostname(),
         "system": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores.available(),
         "memory": f"{page * pages / 1e9:.1f} GB, {page * free / 1e9:.1f} GB unused",
         "time": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }

@@ -9,11 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"config", "old_configs", "errors", "types", "mesh", "processes", "provenance"}
+BASE = {"config", "cores", "old_configs", "errors", "types", "mesh", "processes", "provenance"}
 BELOW_SERVING = BASE | {"nn", "flow", "policies", "data", "envs", "report", "train.checkpoint"}
 MAY_IMPORT = {  # part of pizero_jax -> the other parts that it may import
     "config": BASE,
     "old_configs": BASE,
+    "cores": set(),
     "errors": set(),
     "types": BASE,
     "mesh": BASE,
@@ -22,7 +23,7 @@ MAY_IMPORT = {  # part of pizero_jax -> the other parts that it may import
     "nn": BASE,
     "flow": BASE,
     "policies": BASE | {"nn", "flow"},
-    "data": {"errors", "types", "config"},
+    "data": {"cores", "errors", "types", "config"},
     "envs": {"errors", "types", "config"},
     "report": {"errors", "types", "config"},
     "train": BASE,  # it is handed a policy and an iterator

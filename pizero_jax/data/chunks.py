@@ -1,7 +1,6 @@
 """Chunks of actions as a policy sees them: relative to the current state where the config says so, then normalised."""
 
 import functools
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 from numpy.lib.stride_tricks import sliding_window_view
 
+from pizero_jax import cores
 from pizero_jax.config import DataConfig
 from pizero_jax.data.episodes import Table
 from pizero_jax.data.normalize import Normalizer, Statistics
@@ -116,7 +116,7 @@ def statistics(table: Table, data: DataConfig, C: int) -> dict[str, Statistics]:
     steps = C if len(relative) else 1
     ends = np.cumsum(table.lengths)
     blocks = range(0, len(table.keep), max(_ROWS // steps, 1))
-    threads = min(os.cpu_count() or 1, len(blocks))
+    threads = min(cores.available(), len(blocks))
 
     def of_share(thread: int) -> list[Sketch]:
         shares = blocks[thread::threads]

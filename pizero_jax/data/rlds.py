@@ -5,7 +5,6 @@ Source: RLDS, arXiv 2111.02767: a record is an episode, its `steps` a nested dat
 
 import dataclasses
 import difflib
-import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from etils import epath
 from jaxtyping import Float32
 from tqdm import tqdm
 
+from pizero_jax import cores
 from pizero_jax.config import DataConfig
 from pizero_jax.data import index
 from pizero_jax.data.episodes import Cache, Episode, Episodes, Table
@@ -120,7 +120,7 @@ def _look(config: DataConfig, split: str, parts: Sequence[Any], read: Read) -> T
     nothing = InputError(f"split {split!r} of config.data.path = {config.path!r} has no episodes")
     if not parts:
         raise nothing
-    threads = min(len(parts), os.cpu_count() or 1, 16)
+    threads = min(len(parts), cores.available(), 16)
     with ThreadPoolExecutor(threads) as pool:
         found = pool.map(lambda item: _look_at(config, *item, read), enumerate(parts))
         bar = tqdm(found, total=len(parts), unit="file", desc=f"reading {split}", disable=None, delay=2)

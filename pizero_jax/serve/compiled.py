@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from pizero_jax import cores
 from pizero_jax.data.transforms import stack
 from pizero_jax.errors import InputError
 from pizero_jax.flow.real_time import Plan
@@ -142,9 +143,8 @@ def compute_in(threads: int | None) -> None:
 
     None is one less than there are cores: the one that is left moves frames and shrinks pictures meanwhile.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads or "NPROC" not in os.environ:
-        os.environ["NPROC"] = str(threads or max(1, cores - 1))  # XLA's name for it
+        os.environ["NPROC"] = str(threads or max(1, cores.available() - 1))  # XLA's name for it
 
 
 def of_config(trained: TrainedPolicy) -> Solver:

@@ -128,7 +128,7 @@ def test_blocks_that_cut_episodes_and_the_number_of_threads_change_no_bit(change
     whole = chunks.statistics(table, data, C=7)
     monkeypatch.setattr(chunks, "_ROWS", rows)
     for threads in (1, 3):
-        monkeypatch.setattr(chunks.os, "cpu_count", lambda threads=threads: threads)
+        monkeypatch.setattr(chunks.cores, "available", lambda threads=threads: threads)
         np.testing.assert_equal(normalize.to_dict(chunks.statistics(table, data, C=7)), normalize.to_dict(whole))
 
 
