@@ -35,7 +35,9 @@ SERVER = flags.DEFINE_string("server", None, "Address of launch.serve, instead o
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to take; the newest by default.")
 EPISODES = flags.DEFINE_integer("episodes", 50, "Start states per task, the same sighted and blind.", lower_bound=1)
 TASKS = flags.DEFINE_list("tasks", None, "Tasks; those of the checkpoint's config.env by default.")
-SEED = flags.DEFINE_integer("seed", 0, "The start states and the noise of the flow follow from it.", lower_bound=0)
+SEED = flags.DEFINE_integer(
+    "seed", 0, "The start states and the noise of the flow follow from it.", lower_bound=0, upper_bound=2_146
+)  # times a million, below 2^31
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "Solver steps; the config's by default.", lower_bound=1)
 SOLVER = flags.DEFINE_enum("solver", None, METHODS, "How the flow is solved; the config's by default.")
 EXECUTE = flags.DEFINE_integer(
@@ -104,6 +106,11 @@ def check(policy: Acting, env: EnvConfig) -> None:
         )
     if env.execute > policy.chunk:
         raise InputError(f"--execute={env.execute} is more than config.policy.chunk = {policy.chunk}")
+    if late(policy) > env.execute:
+        raise InputError(
+            f"--latency_ms={LATENCY.value:g} --jitter_ms={JITTER.value:g}: up to {late(policy)} actions late; with "
+            f"--execute={env.execute} the next chunk would be asked for before the last one is there"
+        )
     rest = policy.chunk - env.execute
     if late(policy) > rest:
         raise InputError(
@@ -111,7 +118,8 @@ def check(policy: Acting, env: EnvConfig) -> None:
             f"has {rest} to go on with, as --execute={env.execute} of config.policy.chunk = {policy.chunk}"
         )
     if REAL_TIME.value and policy.max_delay is None:
-        raise InputError("--real_time: this policy has no flow that could go on from a plan; leave it out")
+        started = "" if SERVER.value is None else ", or its server was started without --real_time"
+        raise InputError(f"--real_time: this policy has no flow that could go on from a plan{started}")
     if REAL_TIME.value and 0 < policy.max_delay < late(policy):
         raise InputError(
             f"--real_time: chunks come up to {late(policy)} actions late, and this policy was trained with "

@@ -8,6 +8,7 @@ docs/serving.md has the wire format, the limits and what is measured.
 """
 
 import asyncio
+import functools
 import gc
 import os
 import signal
@@ -100,15 +101,21 @@ def main() -> None:
         message=int(MESSAGE.value * 2**20),
         request_timeout=REQUEST.value,
         idle_timeout=IDLE.value,
-        api_keys=tuple(filter(None, os.environ.get(KEYS, "").split(","))),
+        api_keys=keys(),
         tls=tls,
         names=server.Names(tuple(STATE.value), tuple(IGNORE.value), PROMPT.value),
     )
     episode = None if REPLAY.value is None else replaying.open_episode(trained, REPLAY.value)
     policy = compile_policy(trained, batches, solvers(trained), real_time=REAL_TIME.value)
+    served, show = server.PolicyServer(policy, settings), None
+    if episode is not None:
+        config = trained.config
+        execute = max(1, min(config.env.execute, config.policy.chunk))
+        show = functools.partial(replaying.replay, served, episode, execute, config.data.chunk_hz or config.data.hz)
+    del trained, policy  # the weights of a newer checkpoint take the place of these
     gc.collect()
     gc.freeze()  # what JAX leaves takes 80 ms to go through, in which nobody is answered
-    uvloop.run(serve(server.PolicyServer, policy, settings, take, episode))
+    uvloop.run(serve(served, take, show))
 
 
 def numbers(flag: str, values: list[str]) -> list[int]:
@@ -146,11 +153,18 @@ def context() -> ssl.SSLContext | None:
     return made
 
 
-async def serve(make: Callable, policy, settings, take: Callable, episode) -> None:
-    """Until SIGTERM or SIGINT."""
-    from pizero_jax.serve.replay import replay
+def keys() -> tuple[str, ...]:
+    """Those of the environment; InputError if there is the variable and nothing in it, as from a secret left empty."""
+    given = os.environ.get(KEYS)
+    found = tuple(key.strip() for key in (given or "").split(",") if key.strip())
+    if given is not None and not found:
+        raise InputError(f"the environment variable {KEYS} has no key in it; unset it if whoever can connect may ask")
+    return found
 
-    served, config, tasks = make(policy, settings), policy.trained.config, []
+
+async def serve(served, take: Callable, show: Callable | None) -> None:
+    """Until SIGTERM or SIGINT."""
+    tasks, settings = [], served.settings
     loop, look = asyncio.get_running_loop(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, served.stop)
@@ -159,40 +173,39 @@ async def serve(make: Callable, policy, settings, take: Callable, episode) -> No
     def started():
         scheme, guarded = ("wss" if settings.tls else "ws"), "API key needed" if settings.api_keys else "no API key"
         print(
-            f"step {served.step} on {scheme}://{settings.host}:{served.port} ({guarded})", file=sys.stderr, flush=True
-        )
+            f"step {served.policy.trained.step} on {scheme}://{settings.host}:{served.port} ({guarded})",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
         if not settings.api_keys and settings.host not in ("127.0.0.1", "localhost", "::1"):
             logging.warning("whoever reaches %s may ask: set %s", settings.host, KEYS)
         if STEP.value is None:
-            threading.Thread(target=watch, args=(served, policy, take, look), name="reload", daemon=True).start()
-
-        if episode is not None:
-            execute, hz = min(config.env.execute, config.policy.chunk), config.data.chunk_hz or config.data.hz
-            tasks.append(loop.create_task(replay(served, episode, max(1, execute), hz)))
+            threading.Thread(target=watch, args=(served, take, look), name="reload", daemon=True).start()
+        if show is not None:
+            tasks.append(loop.create_task(show()))
 
     await served.run(started)
     for task in tasks:
         task.cancel()
 
 
-def watch(served, policy, take: Callable, look: threading.Event) -> None:
-    """Takes every newer checkpoint of the run; what is wrong with one is logged, and the one before goes on acting."""
+def watch(served, take: Callable, look: threading.Event) -> None:
+    """Takes every newer checkpoint of the run; one that cannot be taken is logged, once, and tried again."""
     from pizero_jax.train.checkpoint import Checkpoints
 
-    seen = policy.trained.step
+    told = ""
     while True:
         look.wait(RELOAD.value or None)
         look.clear()
+        step = served.policy.trained.step
         try:
-            newest = max(Checkpoints(CHECKPOINT.value).steps, default=seen)
-            if newest <= seen:
-                continue
-            seen = newest
-            policy = policy.replaced(take(step=newest))
-            served.replace(policy)
-            print(f"step {newest} acts from now on", file=sys.stderr, flush=True)
+            newest = max(Checkpoints(CHECKPOINT.value).steps, default=step)
+            if newest > step:
+                served.replace(served.policy.replaced(take(step=newest)))
+                print(f"step {newest} acts from now on", file=sys.stderr, flush=True)
         except Exception as error:
-            logging.error("a newer checkpoint could not be taken, step %d goes on acting: %s", served.step, error)
+            if str(error) != told:
+                logging.error("a newer checkpoint could not be taken, step %d goes on acting: %s", step, error)
+            told = str(error)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ def compiling_fast(given: str) -> str:
         return given
     library = Path(find_spec("jaxlib").origin).with_name("libjax_common.so")
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as binary:
-        known = [flag for flag in FAST if binary.find(flag.strip("-").split("=")[0].encode()) >= 0]
+        # Names of flags end there; those of flags that were taken out may still be listed, in a descriptor.
+        known = [flag for flag in FAST if binary.find(flag.strip("-").split("=")[0].encode() + b"\0") >= 0]
     return " ".join([given, *known]).strip()
 
 

@@ -58,7 +58,7 @@ def resize_with_pad(image: Picture, size: int) -> UInt8[np.ndarray, "size size 3
     if (height, width) == (size, size):
         return image
     scale = max(height, width) / size
-    inner = width, height = int(width / scale), int(height / scale)
+    inner = width, height = max(1, int(width / scale)), max(1, int(height / scale))
     top, left = (size - height) // 2, (size - width) // 2
     square = np.zeros((size, size, 3), np.uint8)
     square[top : top + height, left : left + width] = (

@@ -64,6 +64,8 @@ def of_server(
     blind: bool = False,
 ) -> Acting:
     """The policy that `ask`, such as `Client.infer`, is answered by; what it is follows from the server's metadata."""
+    num_steps = num_steps or next(iter(metadata["num_steps"]), None)
+    solver = solver or next(iter(metadata["solver"]), None)
 
     def infer(observation, instruction, seed, look, ahead=None):
         images = _by_camera(observation, metadata["cameras"])
@@ -80,8 +82,8 @@ def of_server(
         blinded=lambda: of_server(ask, metadata, num_steps, solver, blind=True),
         env=build(EnvConfig, metadata["env"]),
         chunk=metadata["chunk"],
-        num_steps=num_steps or next(iter(metadata["num_steps"]), None),
-        solver=solver or next(iter(metadata["solver"]), None),
+        num_steps=num_steps,
+        solver=solver,
         hz=metadata["hz"],
         step=metadata["step"],
         blind=metadata["blind"],

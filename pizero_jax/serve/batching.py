@@ -18,6 +18,10 @@ class Busy(Exception):
     """The queue is full, or the server is going away: the request was not looked at and may come again."""
 
 
+class Gone(Exception):
+    """Nobody waits for the answer any more."""
+
+
 @dataclasses.dataclass(eq=False)
 class Pace:
     """When a client was answered, and how long it thought before it asked, in seconds."""
@@ -25,9 +29,11 @@ class Pace:
     answered: float = math.inf
     pause: float = math.inf
     asks: bool = False
+    gone: bool = False
+    kind: int = 0  # the hash of what it asked last: to keep that itself would keep a policy
 
-    def ask(self) -> None:
-        self.asks, self.pause = True, abs(time.perf_counter() - self.answered)
+    def ask(self, kind: Hashable) -> None:
+        self.asks, self.kind, self.pause = True, hash(kind), abs(time.perf_counter() - self.answered)
 
     def answer(self) -> None:
         self.asks, self.answered = False, time.perf_counter()
@@ -51,8 +57,8 @@ class Batcher:
     """A bounded queue in front of one worker thread, in which everything that takes long happens.
 
     How many jobs go into a call, and whether they wait for clients that are about to ask, is what answers all soonest
-    (`schedule.py`). While the worker is busy jobs gather anyway. A job whose caller has gone or has given up is left
-    out.
+    (`schedule.py`). While the worker is busy jobs gather anyway. A job whose client has left, or whose caller has given
+    up, is left out.
 
     Args:
       work: (kind, requests) -> one answer for each, called in the worker.
@@ -79,14 +85,16 @@ class Batcher:
         return len(self._jobs)
 
     async def submit(self, kind: Hashable, request: Any, pace: Pace) -> Any:
-        """The answer of `work`; Busy if the queue is full, and whatever `work` raises.
+        """The answer of `work`; Busy if the queue is full, Gone if the client leaves, and whatever `work` raises.
 
         Args:
           pace: of the client, which is forgotten once its own side has forgotten it.
         """
         if len(self._jobs) >= self._limit:
             raise Busy(f"busy: {len(self._jobs)} requests wait already; ask again later")
-        pace.ask()
+        if pace.gone:
+            raise Gone
+        pace.ask(kind)
         self._paces.add(pace)
         job = Job(kind, request, pace, self._loop.create_future())
         self._jobs.append(job)
@@ -96,6 +104,13 @@ class Batcher:
         finally:
             if job in self._jobs:  # `remove` of what is not there would print it, pictures and all, for its error
                 self._jobs.remove(job)
+
+    def leave(self, pace: Pace) -> None:
+        """The client has gone: what it asked and is not computed yet never will be."""
+        pace.gone = True
+        for job in self._jobs:
+            if job.pace is pace and not job.answer.done():
+                job.answer.set_exception(Gone())
 
     def close(self) -> None:
         self._jobs.clear()
@@ -144,6 +159,7 @@ class Batcher:
         """What goes into the next call as it looks now, and for how many seconds that may still wait for others."""
         kind, now = self._jobs[0].kind, time.perf_counter()
         jobs = [job for job in self._jobs if job.kind == kind]
-        arrivals = sorted(pace.arrival(now) for pace in self._paces)[: max(0, self._sizes[-1] - len(jobs))]
+        others = (pace.arrival(now) for pace in self._paces if pace.kind == hash(kind) and not pace.gone)
+        arrivals = sorted(others)[: max(0, self._sizes[-1] - len(jobs))]
         best = plans(len(jobs) + len(arrivals), self._sizes, self._times(kind))
         return jobs[: best[len(jobs)].first], patience(len(jobs), arrivals, best)

@@ -4,6 +4,7 @@ Each broker is made from a function observation -> {"actions": [C, a], ..}, such
 function observation -> action [a]. `reset` begins an episode.
 """
 
+import copy
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -73,17 +74,19 @@ class RealTime:
 
     Inference starts when `execute` actions of the chunk are executed, and is told what is left of it and how many more
     will be executed meanwhile: as many as in the slowest of the last ten. It is waited for if the plan runs out before.
-    Close it, or use it as a context.
+    What goes wrong there is raised by the call that comes next; the one after it asks anew. Close it, or use it as a
+    context.
 
     Args:
       infer: of a server that was started with --real_time.
-      execute: at least; fewer leave more to go on from.
+      execute: at least, and at most C; fewer leave more to go on from.
+      max_delay: that the policy was trained for, `metadata["max_delay"]`; 0 if for none, and any may be asked.
 
     Source: real-time chunking, arXiv 2506.07339, algorithm 1.
     """
 
-    def __init__(self, infer: Infer, execute: int):
-        self._infer, self._execute = infer, execute
+    def __init__(self, infer: Infer, execute: int, max_delay: int = 0):
+        self._infer, self._execute, self._max_delay = infer, execute, max_delay
         self._thread = ThreadPoolExecutor(1, "real-time")
         self._late: deque[int] = deque(maxlen=10)
         self._asked: Future | None = None
@@ -91,15 +94,19 @@ class RealTime:
 
     def __call__(self, observation: Mapping[str, Any]) -> Float[np.ndarray, "a"]:
         if self._asked and (self._asked.done() or self._step == len(self._plan)):
-            self._plan, self._asked = np.asarray(self._asked.result()["actions"]), None
+            asked, self._asked = self._asked, None
+            self._plan = np.asarray(asked.result()["actions"])
             self._step -= self._began
             self._late.append(self._step)
         if not len(self._plan):
             self._plan, self._step = np.asarray(self._infer(observation)["actions"]), 0
+            if not 0 < self._execute <= len(self._plan):
+                raise ValueError(f"execute = {self._execute} of chunks of {len(self._plan)} actions")
         if self._asked is None and self._step >= self._execute:
             ahead, self._began = self._plan[self._step :], self._step
-            delay = min(max(self._late, default=1), len(ahead))
-            self._asked = self._thread.submit(self._infer, {**observation, "ahead": ahead, "delay": delay})
+            delay = min(max(self._late, default=1), len(ahead), self._max_delay or len(ahead))
+            seen = copy.deepcopy(dict(observation))  # the robot may write into its arrays meanwhile
+            self._asked = self._thread.submit(self._infer, {**seen, "ahead": ahead, "delay": delay})
         if self._step == len(self._plan):  # asked with nothing left
             return self(observation)
         self._step += 1
@@ -111,8 +118,12 @@ class RealTime:
             wait([self._asked])
         self._plan, self._step, self._began, self._asked = np.empty((0, 0)), 0, 0, None
 
+    def close(self) -> None:
+        """Waits for what is asked still."""
+        self._thread.shutdown()
+
     def __enter__(self) -> "RealTime":
         return self
 
     def __exit__(self, *_) -> None:
-        self._thread.shutdown()
+        self.close()

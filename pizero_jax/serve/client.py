@@ -16,6 +16,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.sync.client import ClientConnection, connect
 
+from pizero_jax.errors import InputError
 from pizero_jax.serve import msgpack_arrays
 
 _BUSY = 1013  # close code, RFC 6455: try again later
@@ -24,7 +25,7 @@ _RETRIED = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses of servers that 
 
 
 class Refused(RuntimeError):
-    """The server says what is wrong with the request; the same request would be refused again."""
+    """The server says what is wrong with the request, or that it failed; the same would be said again."""
 
 
 class Client:
@@ -102,7 +103,7 @@ class Client:
             try:
                 made = connect(
                     self._address, compression=None, max_size=None, additional_headers=self._headers, proxy=None,
-                    open_timeout=self._timeout, **options,
+                    open_timeout=self._timeout, close_timeout=min(self._timeout, 1.0), **options,
                 )  # fmt: skip
                 connection = self._open.enter_context(made)
             except InvalidURI as error:
@@ -113,14 +114,14 @@ class Client:
             self._connection = connection
         return self._connection
 
-    def _asked(self, frame: bytes) -> dict[str, Any]:
-        connection = self._connected()
-        connection.send(frame)
-        return self._received(connection)
+    def _asked(self, request: bytes) -> dict[str, Any]:
+        return self._received(self._connected(), request)
 
-    def _received(self, connection: ClientConnection) -> dict[str, Any]:
+    def _received(self, connection: ClientConnection, request: bytes | None = None) -> dict[str, Any]:
         """The next map; a text is an error, and the close code that follows says of which kind."""
         try:
+            if request is not None:
+                connection.send(request)
             frame = connection.recv(self._timeout)
         except BaseException:
             self.close()  # an answer that comes late would be taken for that of the next request
@@ -129,7 +130,14 @@ class Client:
             code = _close_code(connection)
             self.close()
             raise _Later(frame) if code == _BUSY else Refused(frame)
-        return msgpack_arrays.unpack(frame)
+        try:
+            found = msgpack_arrays.unpack(frame)
+        except InputError as error:
+            found = error
+        if not isinstance(found, dict):
+            self.close()
+            raise Refused(f"{self._address} sends no map, as servers of policies do, but {str(found)[:100]}")
+        return found
 
 
 class _Later(Exception):

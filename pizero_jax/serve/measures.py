@@ -7,7 +7,7 @@ import numpy as np
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-OUTCOMES = ("answered", "refused", "busy", "timeout", "failed")
+OUTCOMES = ("answered", "refused", "busy", "timeout", "failed", "gone")
 KEPT = 1_000  # requests, for percentiles
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 

@@ -15,6 +15,7 @@ from pizero_jax.errors import InputError
 OBJECTS = 20_000  # in a frame: an empty list takes one byte there and 56 in memory
 DEPTH = 16
 _REFUSED = "VOc"  # kinds of NumPy types: structures, Python objects, complex numbers
+_TEXTS = {"S": bytes, "U": str}
 _DTYPE_LENGTH = 16  # characters of its name; NumPy parses whole programs
 # First byte of a value -> bytes that its size takes, of values of unknown length ...
 _BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
@@ -67,11 +68,12 @@ def _decoded(value: dict[Any, Any]) -> Any:
         return np.frombuffer(data, dtype).reshape(shape) if data else np.empty(shape, dtype)
     if b"__npgeneric__" in value:
         data, dtype = value.get(b"data"), _dtype(value.get(b"dtype"))
-        if not isinstance(data, bool | int | float | str | bytes):
-            raise InputError("a NumPy scalar has no b'data' that is a number or a string")
+        # A number as the data of a string would be its length.
+        if not isinstance(data, _TEXTS.get(dtype.kind, bool | int | float | str | bytes)):
+            raise InputError("a NumPy scalar has no b'data' that is a number or a string, as its b'dtype' says")
         try:
             return dtype.type(data)
-        except (ValueError, OverflowError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise InputError(f"a NumPy scalar is no {dtype}") from error
     return value
 

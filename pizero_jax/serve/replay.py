@@ -11,7 +11,7 @@ from absl import logging
 from pizero_jax.data.episodes import Episode
 from pizero_jax.data.transforms import decode
 from pizero_jax.errors import InputError
-from pizero_jax.serve.batching import Busy, Pace
+from pizero_jax.serve.batching import Pace
 from pizero_jax.serve.open_loop import open_episodes
 from pizero_jax.serve.policy import TrainedPolicy
 from pizero_jax.serve.request import Names, Reader, Request
@@ -47,11 +47,11 @@ async def replay(server: PolicyServer, episode: Episode, execute: int, hz: float
     peer, pace, executed = f"replay of episode {episode.index}", Pace(), None
     while True:
         for t in range(0, len(episode), execute):
-            message = seen(episode, t) | ({} if executed is None else {"executed": executed})
+            ask = functools.partial(read, episode=episode, t=t, executed=executed, names=server.settings.names)
             try:
-                await server.answer(peer, pace, functools.partial(read, message=message, names=server.settings.names))
-            except (Busy, InputError) as error:
-                logging.log_every_n_seconds(logging.WARNING, "%s: %s", 10, peer, error)
+                await server.answer(peer, pace, ask)
+            except Exception as error:  # it goes on: robots that are served beside it need the page
+                logging.log_every_n_seconds(logging.WARNING, "%s: %s: %s", 10, peer, type(error).__name__, error)
             executed = episode.actions[t : t + execute]
             await asyncio.sleep(execute / (hz or HZ))
 
@@ -64,8 +64,9 @@ def seen(episode: Episode, t: int) -> dict[str, Any]:
     return {"images": images, "state": episode.state[t], "recorded": episode.actions[t:], **prompt}
 
 
-def read(engine: Engine, message: Mapping[str, Any], names: Names) -> Request:
+def read(engine: Engine, episode: Episode, t: int, executed: np.ndarray | None, names: Names) -> Request:
     """As a robot's request, but that it has the policy's own names."""
-    policy = engine.policy
-    limited = {**message, "recorded": message["recorded"][: policy.trained.config.policy.chunk]}
-    return Reader(policy.trained, policy.solvers, Names(prompt=names.prompt)).read(limited)
+    policy, message = engine.policy, seen(episode, t)
+    message["recorded"] = message["recorded"][: policy.trained.config.policy.chunk]
+    message |= {} if executed is None else {"executed": executed}
+    return Reader(policy.trained, policy.solvers, Names(prompt=names.prompt)).read(message)

@@ -1,7 +1,6 @@
 """From the map that a robot sends to what the policy sees: names, shapes and numbers are checked here, all of them."""
 
 import dataclasses
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -65,7 +64,8 @@ class Reader:
         self._trained, self._real_time = trained, real_time
         self._cameras = {_last(field): camera for camera, field in data.cameras.items()}
         self._cameras |= {camera: camera for camera in data.cameras}
-        self._state = names.state or ("state",)
+        self._state = tuple(map(_last, names.state)) or ("state",)
+        self._ignored = set(map(_last, names.ignored))
         self._other_state = () if names.state else (_last(data.state),)
         self._widths = {name: len(trained.statistics[name].mean) for name in ("state", "actions")}
 
@@ -104,10 +104,12 @@ class Reader:
             raise InputError("a request is a map of fields")
         fields = {}
         for name, value in _leaves(message):
+            if name in self._ignored:
+                continue
             if name in fields:
                 raise InputError(f"field {_shown(name)} came twice")
             fields[name] = value
-        return {name: value for name, value in fields.items() if name not in self._names.ignored}
+        return fields
 
     def _read_state(self, fields: dict[str, Any]) -> Float[np.ndarray, "P"]:
         names = self._state if all(name in fields for name in self._state) else self._other_state
@@ -124,10 +126,16 @@ class Reader:
             prompt = prompt.item()
         if isinstance(prompt, bytes):
             prompt = prompt.decode(errors="replace")
+        length = self._processor.policy.prompt_length
+        if not length:  # the policy reads no words
+            return prompt if isinstance(prompt, str) else ""
         if not isinstance(prompt, str) or not prompt.strip():
             raise InputError("the prompt is missing or empty; it is a string, the instruction")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise InputError("the prompt has half of a character, a lone surrogate") from error
         tokens = self._processor.prompt_tokens(state, prompt) if len(prompt) <= PROMPT else len(prompt)
-        length = self._processor.policy.prompt_length
         if tokens > length:
             raise InputError(f"the prompt takes {tokens} tokens; config.policy.prompt_length = {length}")
         return prompt
@@ -174,7 +182,7 @@ def _leaves(message: Mapping[Any, Any], depth: int = 0) -> Iterator[tuple[str, A
 
 
 def _last(name: str) -> str:
-    return re.split(r"[./]", name)[-1]
+    return name.replace("/", ".").rpartition(".")[2]
 
 
 def _shown(name: str) -> str:
@@ -206,9 +214,12 @@ def _numbers(name: str, value: Any, axes: tuple[int, ...]) -> np.ndarray:
     if numbers.dtype.kind not in "fiu" or numbers.ndim not in axes:
         shape = f"{numbers.dtype} {list(numbers.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
         raise InputError(f"{name} should be numbers with {' or '.join(map(str, axes))} axes; it is {shape}")
+    short = numbers.dtype.kind == "f" and numbers.dtype.itemsize <= 4
+    with np.errstate(over="ignore"):  # to infinity, of types that reach further
+        numbers = numbers.astype(np.float32 if short else np.float64)
     if not np.isfinite(numbers).all():
         raise InputError(f"{name} has a number that is not finite")
-    return numbers.astype(np.float32 if numbers.dtype.kind == "f" and numbers.dtype.itemsize <= 4 else np.float64)
+    return numbers
 
 
 def _seed(seed: Any) -> tuple[int, int] | None:

@@ -30,7 +30,7 @@ from websockets.exceptions import ConnectionClosed
 
 from pizero_jax.errors import InputError
 from pizero_jax.serve import live_page, msgpack_arrays
-from pizero_jax.serve.batching import Batcher, Busy, Pace
+from pizero_jax.serve.batching import Batcher, Busy, Gone, Pace
 from pizero_jax.serve.compiled import CompiledPolicy, Solver
 from pizero_jax.serve.live import Live
 from pizero_jax.serve.measures import Measures
@@ -86,7 +86,7 @@ class PolicyServer:
         self._batcher: Batcher
         self._server: Any = None
         self.measures = Measures(
-            lambda: len(self._connections), lambda: len(self._batcher), lambda: self._engine.policy.trained.step
+            lambda: len(self._connections), lambda: len(self._batcher), lambda: self.policy.trained.step
         )
 
     @property
@@ -95,8 +95,9 @@ class PolicyServer:
         return self._server.sockets[0].getsockname()[1]
 
     @property
-    def step(self) -> int:
-        return self._engine.policy.trained.step
+    def policy(self) -> CompiledPolicy:
+        """The one that acts now."""
+        return self._engine.policy
 
     def replace(self, policy: CompiledPolicy) -> None:
         """Requests that arrive from now on are answered by `policy`; no connection notices. From any thread."""
@@ -143,6 +144,8 @@ class PolicyServer:
         host, port = connection.remote_address[:2]
         peer, pace, before = f"{host}:{port}", Pace(), 0.0
         self._connections.add(connection)
+        open_ = asyncio.create_task(connection.wait_closed())
+        open_.add_done_callback(lambda _: self._batcher.leave(pace))
         try:
             await self._send(connection, msgpack_arrays.pack(metadata(self._engine.policy)))
             while before is not None:
@@ -159,8 +162,9 @@ class PolicyServer:
                 self.measures.turn_away("protocol")
                 logging.warning("%s: closed with %d %s", peer, closed.sent.code, ascii(closed.sent.reason[:100]))
         finally:
+            open_.cancel()
             self._connections.remove(connection)
-            self._live.forget(peer)
+            asyncio.get_running_loop().call_soon(self._live.forget, peer)  # after the note of its last request
 
     async def _converse(
         self, connection: ServerConnection, peer: str, pace: Pace, frame: Any, before: float
@@ -176,12 +180,19 @@ class PolicyServer:
                 async with asyncio.timeout(self.settings.request_timeout):
                     lone = self._in_flight == 1 and len(frame) <= AT_ONCE
                     answer = await self.answer(peer, pace, lambda engine: self._read(engine, frame), lone)
+            except Gone:
+                self.measures.count("gone")
+                return None
             except Exception as error:
                 await self._refuse(connection, peer, error)
                 return None
             if before:
                 answer["server_timing"]["prev_total_ms"] = 1e3 * before
-            await self._send(connection, msgpack_arrays.pack(answer))
+            try:
+                await self._send(connection, msgpack_arrays.pack(answer))
+            except (ConnectionClosed, TimeoutError):
+                self.measures.count("gone")
+                raise
             self.measures.count("answered")
             return time.perf_counter() - start
         finally:
@@ -197,7 +208,7 @@ class PolicyServer:
         elif isinstance(error, Busy):
             outcome, code = "busy", TRY_AGAIN
         elif isinstance(error, TimeoutError):
-            outcome, text = "timeout", f"no answer within {self.settings.request_timeout:g} s"
+            outcome, code, text = "timeout", TRY_AGAIN, f"no answer within {self.settings.request_timeout:g} s"
         else:
             outcome, text = "failed", "the server failed; its log says why"
             logging.error("%s: %s", peer, type(error).__name__, exc_info=error)
@@ -229,12 +240,12 @@ class PolicyServer:
         start, engine = time.perf_counter(), self._engine
         loop = asyncio.get_running_loop()
         request = read(engine) if at_once else await loop.run_in_executor(self._preparing, read, engine)
-        read = time.perf_counter()
+        was_read = time.perf_counter()
         kind = engine, request.solver, request.ahead is not None
         actions, well_formed, times = await self._batcher.submit(kind, request, pace)
         end = time.perf_counter()
-        stages = {"read": read - start, **times, "total": end - start}
-        stages["queue"] = end - read - sum(times.values())
+        stages = {"read": was_read - start, **times, "total": end - start}
+        stages["queue"] = end - was_read - sum(times.values())
         loop.call_soon(self._note, peer, request, actions, stages)  # once the answer is on its way
         milliseconds = {f"{stage}_ms": 1e3 * seconds for stage, seconds in stages.items()}
         return {
@@ -280,9 +291,10 @@ class PolicyServer:
         path = request.path.split("?")[0]
         if path == "/healthz":
             return connection.respond(503 if self._draining else 200, "going away\n" if self._draining else "OK\n")
-        if not self._knows(request.headers.get("Authorization", "")):
+        peer = ":".join(map(str, connection.remote_address[:2]))
+        if not self._knows(request.headers.get_all("Authorization")):
             self.measures.turn_away("key")
-            logging.warning("%s: wrong or no API key", ":".join(map(str, connection.remote_address[:2])))
+            logging.warning("%s: wrong or no API key", peer)
             response = connection.respond(http.HTTPStatus.UNAUTHORIZED, "a valid API key is needed\n")
             response.headers["WWW-Authenticate"] = 'Basic realm="pizero_jax", charset="UTF-8"'
             return response
@@ -290,9 +302,11 @@ class PolicyServer:
             return await self._page(connection, path)
         if request.headers.get("Origin") is not None:  # a page of somebody else's, in the browser of one who may ask
             self.measures.turn_away("origin")
+            logging.warning("%s: turned away, as it is a page in a browser", peer)
             return connection.respond(http.HTTPStatus.FORBIDDEN, "browsers may not ask\n")
         if self._draining or len(self._connections) >= self.settings.connections:
             self.measures.turn_away("busy")
+            logging.warning("%s: turned away, as there are too many connections or the server is going away", peer)
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "busy: too many connections\n")
         return None
 
@@ -308,11 +322,11 @@ class PolicyServer:
             return _typed(connection.respond(200, await drawn), "application/json")
         return connection.respond(http.HTTPStatus.NOT_FOUND, "there are /, /healthz, /metrics and the websocket\n")
 
-    def _knows(self, authorization: str) -> bool:
+    def _knows(self, authorization: list[str]) -> bool:
         """Whether it is `Api-Key KEY`, or HTTP's basic one with KEY as the password; always, where no key is set."""
         if not self.settings.api_keys:
             return True
-        scheme, _, given = authorization.partition(" ")
+        scheme, _, given = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
         if scheme.lower() == "basic":
             given = _password(given)
         elif scheme.lower() != "api-key":

@@ -84,6 +84,7 @@ class Exported:
         bins = bins if form["openpi_state_bins"] else np.maximum(bins, 0)
         words = {"text": text.lower() if form["lower"] else text, "state": " ".join(map(str, bins))}
         ids = [form["bos"], *(token for piece in form["pieces"] for token in self._encode(piece.format(**words)))]
+        ids = ids if length else []  # a policy that reads no words
         if len(ids) > length:
             raise ValueError(f"the prompt takes {len(ids)} tokens; the policy reads {length}")
         padded = np.zeros(length, np.int32)

@@ -3,12 +3,13 @@
 import asyncio
 import gc
 import math
+import threading
 import time
 
 import pytest
 
 from pizero_jax.serve import batching
-from pizero_jax.serve.batching import Batcher, Pace
+from pizero_jax.serve.batching import Batcher, Gone, Pace
 from pizero_jax.serve.schedule import Times
 
 
@@ -82,8 +83,8 @@ def test_when_a_client_comes(answered, pause, asks, arrival):
 def test_the_pause_of_a_client_is_from_its_answer_to_its_next_request(monkeypatch):
     pace, now = Pace(), [10.0]
     monkeypatch.setattr(batching.time, "perf_counter", lambda: now[0])
-    for now[0], step in ((10.0, pace.ask), (11.0, pace.answer), (11.25, pace.ask), (12.0, pace.answer)):
-        step()
+    for now[0], asks in ((10.0, True), (11.0, False), (11.25, True), (12.0, False)):
+        pace.ask("kind") if asks else pace.answer()
     assert pace.arrival(12.0) == pytest.approx(0.25)
 
 
@@ -100,3 +101,57 @@ def test_a_client_that_is_gone_is_expected_no_longer():
         return there, len(batcher._paces)
 
     assert asyncio.run(ask()) == (1, 0)
+
+
+@pytest.mark.parametrize(("kinds", "waits"), [("aa", True), ("ab", False)])
+def test_clients_are_waited_for_that_ask_for_the_same(monkeypatch, kinds, waits):
+    waited, patience = [], batching.patience
+    monkeypatch.setattr(batching, "patience", lambda *args: waited.append(patience(*args)) or waited[-1])
+
+    async def ask(batcher, kind, think):
+        pace = Pace()
+        for _ in range(6):
+            await batcher.submit(kind, 1, pace)
+            await asyncio.sleep(think)
+
+    async def all_ask():
+        known = Known({1: 0.05, 2: 0.05})
+        batcher = Batcher(lambda kind, requests: time.sleep(0.05) or requests, sizes=[1, 2], limit=8,
+                          times=lambda kind: known)  # fmt: skip
+        await asyncio.gather(*(ask(batcher, kind, think) for kind, think in zip(kinds, (0.02, 0.03), strict=True)))
+        batcher.close()
+
+    asyncio.run(all_ask())
+    assert any(waited) == waits
+
+
+def test_what_a_client_that_left_has_asked_is_not_computed():
+    async def ask():
+        went, go_on = [], threading.Event()
+
+        def work(kind, requests):
+            went.extend(requests)
+            assert go_on.wait(60)
+            return requests
+
+        batcher = Batcher(work, sizes=[1, 8], limit=8, times=lambda kind: Times())
+        stays, leaves = Pace(), Pace()
+        asked = [asyncio.create_task(batcher.submit("kind", i, pace)) for i, pace in enumerate((stays, leaves, stays))]
+        while not went:
+            await asyncio.sleep(0.001)
+        waiting = [i for i in range(3) if i not in went]
+        later = asyncio.create_task(batcher.submit("kind", 3, leaves))
+        await asyncio.sleep(0)
+        batcher.leave(leaves)
+        go_on.set()
+        answers = await asyncio.gather(*asked, later, return_exceptions=True)
+        with pytest.raises(Gone):
+            await batcher.submit("kind", 4, leaves)
+        batcher.close()
+        return waiting, went, answers
+
+    waiting, went, answers = asyncio.run(ask())
+    assert 3 not in went
+    assert isinstance(answers[3], Gone)
+    assert (1 in went) != (1 in waiting)
+    assert [answers[0], answers[2]] == [0, 2]

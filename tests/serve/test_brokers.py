@@ -120,3 +120,47 @@ def test_an_error_of_the_policy_comes_to_whoever_acts():
 
     with RealTime(infer, execute=1) as act, pytest.raises(ValueError, match="broken"):
         take(act, C + 1)
+
+
+def test_an_error_is_raised_once_and_then_it_asks_anew():
+    policy, fail = Counting(), [True]
+
+    def infer(observation):
+        if "ahead" in observation and fail:
+            raise ConnectionError(fail.pop())
+        return policy(observation)
+
+    with RealTime(infer, execute=1) as act:
+        assert take(act, 2) == [1.0, 1.1]
+        wait([act._asked])
+        with pytest.raises(ConnectionError):
+            act({})
+        assert take(act, 1) == [1.2]
+        wait([act._asked])
+        assert take(act, 1) == [2.1]
+
+
+def test_a_policy_is_asked_for_no_longer_delay_than_it_was_trained_for():
+    policy = Slow()
+    with RealTime(policy, execute=1, max_delay=1) as act:
+        take(act, C)
+        threading.Timer(0.2, policy.let.release).start()
+        take(act, 1)  # it came three actions late
+        policy.let.release()
+    assert [o["delay"] for o in policy.asked[1:]] == [1, 1]
+
+
+@pytest.mark.parametrize("execute", [0, C + 1])
+def test_in_real_time_too_more_actions_than_a_chunk_has_are_refused(execute):
+    with RealTime(Counting(), execute) as act, pytest.raises(ValueError, match=f"execute = {execute} of chunks of {C}"):
+        act({})
+
+
+def test_what_is_asked_in_the_background_is_what_was_seen_then():
+    policy, state = Slow(), np.zeros(1)
+    with RealTime(policy, execute=1) as act:
+        act({"state": state}), act({"state": state})
+        state[:] = 5
+        policy.let.release()
+        wait([act._asked])
+    assert policy.asked[1]["state"] == 0

@@ -1,4 +1,5 @@
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -104,6 +105,63 @@ def test_without_a_server_it_gives_up_when_its_patience_ends():
         address = f"ws://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ConnectionError, match=f"{address}: no answer for 0.2 s; the last fault: "):
             Client(address, patience=0.2)
+
+
+def test_an_answer_to_a_request_that_was_interrupted_is_not_taken_for_the_next(served, observe, monkeypatch):
+    with served() as server, Client(server.address) as client:
+        right = client.infer(observe(100))["actions"]
+        send = client._connection.send
+
+        def interrupted(frame):
+            send(frame)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(client._connection, "send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.infer(observe(0))
+        np.testing.assert_array_equal(client.infer(observe(100))["actions"], right)
+
+
+@pytest.mark.parametrize("frame", [b"\xc1", msgpack_arrays.pack([1])])
+def test_what_is_no_server_of_a_policy_is_refused_at_once(answering, frame):
+    closed = threading.Event()
+
+    def handle(connection):
+        connection.send(frame)
+        for _ in connection:
+            pass
+        closed.set()
+
+    with pytest.raises(Refused, match="sends no map, as servers of policies do"):
+        Client(answering(handle))
+    assert closed.wait(20)
+
+
+HANGING = """
+from websockets.sync.server import serve
+
+def handle(connection):
+    connection.send(b"\\x80")
+    connection.recv()
+
+with serve(handle, "127.0.0.1", 0) as server:
+    print(server.socket.getsockname()[1], flush=True)
+    server.serve_forever()
+"""
+
+
+def test_a_server_that_hangs_is_given_up_in_time():
+    process = subprocess.Popen([sys.executable, "-c", HANGING], stdout=subprocess.PIPE)
+    try:
+        with Client(f"ws://127.0.0.1:{int(process.stdout.readline())}", timeout=0.2, patience=0) as client:
+            process.send_signal(signal.SIGSTOP)
+            began = time.monotonic()
+            with pytest.raises(ConnectionError, match="no answer for 0 s"):
+                client.infer({"state": 1})
+            assert time.monotonic() - began < 8  # websockets would wait 10 s for the other side to close
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("address", ["localhost:8000", "http://localhost", "ws://"])

@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pizero_jax import policies
 from pizero_jax.data.transforms import Processor
 from pizero_jax.errors import InputError
 from pizero_jax.serve.compiled import Solver, compile_policy
 from pizero_jax.serve.export import export
 from pizero_jax.serve.quantize import with_weights
+from pizero_jax.serve.request import Names, Reader
+from pizero_jax.serve.standalone import Exported
+from tests.conftest import ONE_SAMPLE
 
 RUN = """
 import json, sys
@@ -124,3 +128,21 @@ def test_a_folder_acts_bit_for_bit_where_only_jax_and_numpy_are(relative, tmp_pa
     assert not {p["name"] for p in json.loads(listed.stdout)} & {"pizero_jax", "flax", "sentencepiece", "pillow"}
     here = outside(tmp_path / "exported", tmp_path)
     np.testing.assert_array_equal(outside(tmp_path / "exported", tmp_path, python), here)
+
+
+def test_a_policy_that_reads_no_words_acts_whatever_the_prompt(network, variants, random_params, tmp_path):
+    like, wordless = network.config.policy, variants["diffusion_policy"]
+    same = {name: getattr(like, name) for name in ("cameras", "image_size", "state_dim", "action_dim", "chunk")}
+    config = dataclasses.replace(wordless, **same, num_steps=2)
+    policy, run = policies.make(config, ONE_SAMPLE), dataclasses.replace(network.config, policy=config)
+    processor = Processor(config, run.data, network.statistics)
+    trained = dataclasses.replace(network, policy=policy, params=random_params(policy), config=run, processor=processor)
+    export(trained, tmp_path / "exported", ["cpu"])
+    exported, image = Exported(tmp_path / "exported"), given()["front"][0]
+    unsaid, said = (exported.infer({"front": image}, np.zeros(3), prompt, seed=7) for prompt in ("", "reach"))
+    np.testing.assert_array_equal(unsaid, said)
+
+    reader = Reader(trained, (), Names())
+    request = reader.read({"front": image, "wrist": None, "state": np.zeros(3, np.float32)})  # without a prompt
+    compiled = compile_policy(trained, (1,))
+    np.testing.assert_array_equal(said, compiled.infer([request.row], np.zeros((1, 3)), [(7, 0)], None)[0][0])

@@ -142,3 +142,10 @@ def test_a_frame_of_many_small_values_is_not_unfolded():
     frame = b"\xdd" + (16 * 2**20).to_bytes(4, "big") + b"\x90" * (16 * 2**20)  # a gigabyte of empty lists
     with pytest.raises(InputError, match=f"more than {OBJECTS} values"):
         unpack(frame)
+
+
+@pytest.mark.parametrize(("data", "dtype"), [(2**40, "S1"), (2**40, "<U1"), (True, "S1"), ("a", "S1"), (b"a", "<U1")])
+def test_a_number_is_not_taken_for_the_length_of_a_string(data, dtype):
+    frame = msgpack.packb({b"__npgeneric__": True, b"data": data, b"dtype": dtype})
+    with pytest.raises(InputError, match="as its b'dtype' says"):
+        unpack(frame)

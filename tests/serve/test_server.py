@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 from pizero_jax.errors import InputError
 from pizero_jax.serve import msgpack_arrays
 from pizero_jax.serve.client import Client, Refused
-from pizero_jax.serve.request import Names
+from pizero_jax.serve.request import Names, Reader
 from tests.serve.conftest import ACTION, CHUNK, SIZE, STATE
 
 SECONDS = 30  # that a test waits for what comes at once
@@ -100,7 +100,7 @@ def test_an_answer_over_the_wire_is_that_of_the_policy_in_process(served, seeing
 def test_the_first_frame_says_what_the_policy_needs(served, seeing):
     with served() as server, Client(server.address) as client:
         assert client.metadata["cameras"] == {"front": "image", "wrist": "observation.images.wrist_image"}
-        assert client.metadata["state_dim"], client.metadata["action_dim"] == (STATE, ACTION)
+        assert (client.metadata["state_dim"], client.metadata["action_dim"]) == (STATE, ACTION)
         assert client.metadata["num_steps"] == [2, 5, 5]
         assert client.metadata["solver"] == ["euler", "euler", "heun"]
         assert client.metadata["step"] == 7
@@ -357,7 +357,7 @@ def test_a_full_queue_is_told_and_the_client_asks_again(served, slow, observe):
 
 def test_a_request_that_takes_too_long_is_given_up(served, slow, observe):
     with served(policy=slow, request_timeout=0.3) as server:
-        assert refusal(server, msgpack_arrays.pack(observe())) == ("no answer within 0.3 s", 1011)
+        assert refusal(server, msgpack_arrays.pack(observe())) == ("no answer within 0.3 s", 1013)
         slow.gate.set()
         with Client(server.address) as client:
             client.infer(observe())
@@ -526,3 +526,46 @@ def test_many_clients_at_once_get_their_own_answers(served, seeing, observe, cou
     for i, actions in enumerate(barrier):
         np.testing.assert_allclose(actions, expected(seeing, observe(i, seed=[i, 0])), rtol=1e-6)
     assert threading.active_count() < 60
+
+
+def test_what_nobody_waits_for_any_more_is_not_computed(served, slow, observe):
+    with served(policy=slow) as server:
+        for _ in range(5):
+            with bare(server, close_timeout=0.1) as connection:
+                connection.send(msgpack_arrays.pack(observe()))
+        until(lambda: "pizero_queue 0.0" in get(server.address, "/metrics")[1])
+        slow.gate.set()
+        until(lambda: 'outcome="gone"} 5.0' in get(server.address, "/metrics")[1])
+        assert slow.calls == [1]  # it had begun
+        until(lambda: not any(client["open"] for client in json.loads(get(server.address, "/live.json")[1])["clients"]))
+
+
+def test_a_field_of_many_parts_is_read_in_no_time(compiled, observe):
+    reader, name = Reader(compiled.trained, compiled.solvers, Names()), "." * 10**7
+    began = time.process_time()
+    with pytest.raises(InputError, match="'' is no field of this policy"):
+        reader.read(observe() | {name: 1})
+    assert time.process_time() - began < 5  # a list of its parts takes more, and 600 MB
+
+
+def test_fields_may_be_named_with_or_without_what_they_are_in(compiled, observe):
+    names = Names(state=("observation/joints",), ignored=("observation/extra", "timestamp"))
+    reader, plain = Reader(compiled.trained, compiled.solvers, names), observe(state=2.0)
+    del plain["state"]
+    more = {"observation/joints": [2.0] * STATE, "extra": 1, "left/timestamp": 1, "right/timestamp": 2}
+    np.testing.assert_array_equal(reader.read(plain | more).state, [2.0] * STATE)
+
+
+@pytest.mark.parametrize(("field", "message"), [
+    ({"prompt": np.array("reach \ud800")}, "half of a character"),
+    ({"executed": np.full((1, ACTION), np.longdouble("1e4000"))}, "executed has a number that is not finite"),
+])  # fmt: skip
+def test_numbers_and_letters_that_only_numpy_has_are_refused(compiled, observe, field, message):
+    with pytest.raises(InputError, match=message):
+        Reader(compiled.trained, compiled.solvers, Names()).read(observe() | field)
+
+
+def test_of_two_keys_in_one_request_none_counts(served):
+    with served(api_keys=("one",)) as server, socket.create_connection(("127.0.0.1", server.port)) as plain:
+        plain.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + 2 * b"Authorization: Api-Key one\r\n" + b"\r\n")
+        assert plain.recv(100).startswith(b"HTTP/1.1 401")
