@@ -106,16 +106,16 @@ def check(policy: Acting, env: EnvConfig) -> None:
         )
     if env.execute > policy.chunk:
         raise InputError(f"--execute={env.execute} is more than config.policy.chunk = {policy.chunk}")
-    if late(policy) > env.execute:
-        raise InputError(
-            f"--latency_ms={LATENCY.value:g} --jitter_ms={JITTER.value:g}: up to {late(policy)} actions late; with "
-            f"--execute={env.execute} the next chunk would be asked for before the last one is there"
-        )
     rest = policy.chunk - env.execute
     if late(policy) > rest:
         raise InputError(
             f"--latency_ms={LATENCY.value:g} --jitter_ms={JITTER.value:g}: up to {late(policy)} actions late; a chunk "
             f"has {rest} to go on with, as --execute={env.execute} of config.policy.chunk = {policy.chunk}"
+        )
+    if late(policy) > env.execute:
+        raise InputError(
+            f"--latency_ms={LATENCY.value:g} --jitter_ms={JITTER.value:g}: up to {late(policy)} actions late; with "
+            f"--execute={env.execute} the next chunk would be asked for before the last one is there"
         )
     if REAL_TIME.value and policy.max_delay is None:
         started = "" if SERVER.value is None else ", or its server was started without --real_time"

@@ -392,3 +392,9 @@ def test_requests_that_do_not_fit_are_refused(process):
         observe(process(), images={"base_0_rgb": PICTURE / 255})
     with pytest.raises(InputError, match="another embodiment"):
         process().observation({}, np.zeros(7), "reach")
+
+
+def test_a_picture_much_wider_than_high_keeps_a_line():
+    padded = resize_with_pad(np.full((80, 1_600, 3), 200, np.uint8), 16)
+    assert padded.shape == (16, 16, 3)
+    assert (padded[:, 0, 0] > 0).sum() == 1

@@ -122,6 +122,11 @@ def test_a_server_gives_the_same_episodes_takes_a_newer_checkpoint_and_goes_when
         assert uncompiled.returncode == 2
         assert "are none of those that the server was started with: 2 euler, 3 heun" in uncompiled.stderr
         shutil.copytree(run / "checkpoints" / "0", run / "checkpoints" / "5")
+        params = run / "checkpoints" / "5" / "params"
+        params.rename(tmp_path / "away")  # as on a disk that does not answer for a moment
+        process.send_signal(signal.SIGHUP)
+        wait_for("a newer checkpoint could not be taken, step 0 goes on acting")
+        (tmp_path / "away").rename(params)
         process.send_signal(signal.SIGHUP)
         wait_for("step 5 acts from now on")
         process.send_signal(signal.SIGTERM)
@@ -144,6 +149,7 @@ def test_what_cannot_be_served_is_one_clear_line(forked, workdir, tmp_path):
     evaluate = [
         ([here, "--latency_ms=9"], "--hz is missing"),
         ([here, "--latency_ms=20", "--jitter_ms=9", "--hz=100"], "up to 3 actions late; a chunk has 2 to go on with"),
+        ([here, "--latency_ms=20", "--hz=100", "--execute=1"], "asked for before the last one is there"),
         ([here, "--latency_ms=20", "--hz=100", "--real_time", "--execute=9"], "--execute=9 is more than"),
         (["--server=ws://localhost:1", here], "--checkpoint is chosen where the server"),
         (["--server=ws://localhost:1"], "--output is missing"),
@@ -162,3 +168,10 @@ def test_what_cannot_be_served_is_one_clear_line(forked, workdir, tmp_path):
             assert result.returncode == 2, flags
             assert result.stderr.splitlines()[-1].startswith("error: "), result.stderr
             assert words in result.stderr
+
+
+def test_keys_that_were_left_empty_do_not_open_the_server(forked, workdir, monkeypatch):
+    monkeypatch.setenv("PIZERO_API_KEYS", " ,")
+    (refused,) = forked("launch.serve", [[f"--checkpoint={workdir}", "--port=0", "--batches=1"]])
+    assert refused.returncode == 2
+    assert "the environment variable PIZERO_API_KEYS has no key in it" in refused.stderr

@@ -9,7 +9,7 @@ from pizero_jax.envs.reach_toy import ReachToyEnv
 from pizero_jax.envs.rollout import rollout
 from pizero_jax.serve import acting
 from pizero_jax.serve.acting import HandOver
-from pizero_jax.serve.client import Client
+from pizero_jax.serve.client import Client, Refused
 from tests.serve.conftest import CHUNK, SIZE
 
 
@@ -49,6 +49,20 @@ def test_a_policy_behind_a_server_acts_as_in_process_for_the_same_seeds(served, 
             np.testing.assert_allclose(episode(there.blinded(), seed), episode(here.blinded(), seed), rtol=1e-5)
         assert not np.allclose(episode(there, 0)[0], episode(there.blinded(), 0)[0])
         assert not np.allclose(episode(there, 0)[0], episode(there, 1)[0])
+
+
+@pytest.mark.parametrize("asked", [{"num_steps": 5}, {"num_steps": None, "solver": "heun"}])
+def test_how_the_flow_is_solved_behind_a_server_is_what_is_reported(served, room, asked):
+    from pizero_jax.serve.compiled import Solver, compile_policy
+
+    here, pairs = acting.of_checkpoint(room, **asked), ((2, "euler"), (5, "heun"))
+    policy = compile_policy(room, (1,), [Solver(*pair) for pair in pairs])
+    with served(policy=policy) as server, Client(server.address) as client:
+        there = acting.of_server(client.infer, client.metadata, **asked)
+        assert (there.num_steps, there.solver) == (here.num_steps, here.solver)
+        assert (there.num_steps, there.solver) not in pairs
+        with pytest.raises(Refused, match="none of those that the server was started with: 2 euler, 5 heun"):
+            episode(there, 0)
 
 
 def numbered():
