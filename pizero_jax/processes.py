@@ -140,8 +140,9 @@ def _keep_compiled_programs() -> None:
     """
     from jax._src import compilation_cache, compiler
 
-    def write(key: str, seconds: float, name: str, backend: Any, executable: Any, host_callbacks: Any) -> None:
-        if not host_callbacks and seconds >= jax.config.jax_persistent_cache_min_compile_time_secs:
+    def write(key: str, seconds: float, name: str, backend: Any, executable: Any, *host_callbacks: Any) -> None:
+        # Whose programs cannot be kept; later versions of JAX know that before.
+        if not any(host_callbacks) and seconds >= jax.config.jax_persistent_cache_min_compile_time_secs:
             compilation_cache.put_executable_and_time(key, name, executable, backend, int(seconds))
 
     compiler._cache_write = write

@@ -7,7 +7,7 @@ work of one layer. Both ignore what compilers fuse and how they order things: `b
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -91,10 +91,15 @@ def _is_jaxpr(x: Any) -> bool:
 
 def _iteration(loop: Any, weights: set[tuple[int, ...]]) -> tuple[float, float]:
     """Bytes that one iteration leaves behind, but for casts of weights, and bytes of the weights that it reads."""
-    constants, carried, length = (loop.params[name] for name in ("num_consts", "num_carry", "length"))
-    left = sum(_bytes(x) for x in loop.outvars[carried:] if x.aval.shape not in weights)
-    read = sum(_bytes(x) for x in loop.invars[constants + carried :] if x.aval.shape in weights)
+    body, length = loop.params["jaxpr"].jaxpr, loop.params["length"]
+    left = sum(_bytes(x) for x in _stacked(loop.outvars, body.outvars) if x.aval.shape not in weights)
+    read = sum(_bytes(x) for x in _stacked(loop.invars, body.invars) if x.aval.shape in weights)
     return left / length, read / length
+
+
+def _stacked(outside: Sequence[Any], inside: Sequence[Any]) -> list[Any]:
+    """The arrays outside of a loop of which each iteration has a part, and not the whole."""
+    return [x for x, part in zip(outside, inside, strict=True) if x.aval.shape != part.aval.shape]
 
 
 def _bytes(x: Any) -> int:
