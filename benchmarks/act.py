@@ -90,16 +90,16 @@ def stages(policy: CompiledPolicy) -> dict[str, list[float]]:
     found = {"pictures, prompt": milliseconds(read)}
     if t.policy.velocity is not None:
         batch, noise = stack([row]), np.zeros((1, t.config.policy.chunk, t.config.policy.action_dim), np.float32)
-        prefix = jax.jit(t.policy.prefix).lower(policy.params, batch).compile()
-        cache = prefix(policy.params, batch)
+        prefix = jax.jit(t.policy.prefix).lower(t.params, batch).compile()
+        cache = prefix(t.params, batch)
 
         def steps(params, cache, noise):
             velocity = functools.partial(t.policy.velocity, params, cache)
             return solve("euler", velocity, noise, even_times(policy.default.num_steps))
 
-        denoise = jax.jit(steps).lower(policy.params, cache, noise).compile()
-        found["prefix"] = milliseconds(lambda: prefix(policy.params, batch))
-        found[f"{policy.default.num_steps} solver steps"] = milliseconds(lambda: denoise(policy.params, cache, noise))
+        denoise = jax.jit(steps).lower(t.params, cache, noise).compile()
+        found["prefix"] = milliseconds(lambda: prefix(t.params, batch))
+        found[f"{policy.default.num_steps} solver steps"] = milliseconds(lambda: denoise(t.params, cache, noise))
     outputs = np.zeros((1, t.config.policy.chunk, t.config.policy.action_dim), np.float32)
     found["un-normalise"] = milliseconds(lambda: t.processor.finish(outputs, states))
     found["compiled policy, one call"] = milliseconds(lambda: policy.infer([row], states, [(0, 0)], None)[0])

@@ -36,6 +36,12 @@ NUM_STEPS = flags.DEFINE_list(
     "Solver steps that requests may ask for, the default first, each with its solver if that is another than the "
     "config's: 10,5:heun. The config's only by default.",
 )
+CAMERAS = flags.DEFINE_multi_string(
+    "cameras",
+    [],
+    "Cameras of robots that have no others, such as --cameras=image,wrist_image; may be given several times. What those "
+    "lack (None in a request) is then not encoded; otherwise it is, as a black picture.",
+)
 REAL_TIME = flags.DEFINE_bool("real_time", False, "Answer requests that say what is ahead, by real-time chunking.")
 WEIGHTS = flags.DEFINE_enum(
     "weights", None, ["float32", "bfloat16", "int8"], "What they are held as; as they were saved by default."
@@ -106,7 +112,8 @@ def main() -> None:
         names=server.Names(tuple(STATE.value), tuple(IGNORE.value), PROMPT.value),
     )
     episode = None if REPLAY.value is None else replaying.open_episode(trained, REPLAY.value)
-    policy = compile_policy(trained, batches, solvers(trained), real_time=REAL_TIME.value)
+    sets = [given.split(",") for given in CAMERAS.value]
+    policy = compile_policy(trained, batches, solvers(trained), real_time=REAL_TIME.value, cameras=sets)
     served, show = server.PolicyServer(policy, settings), None
     if episode is not None:
         config = trained.config

@@ -17,7 +17,7 @@ from pizero_jax.errors import InputError
 from pizero_jax.flow.real_time import Plan
 from pizero_jax.flow.solvers import TABLEAUS
 from pizero_jax.serve.policy import Ahead, TrainedPolicy, act
-from pizero_jax.types import Observation, Params
+from pizero_jax.types import Observation
 
 METHODS = (*TABLEAUS, "ddim")  # of `config.policy.solver`, those without fresh noise
 
@@ -32,7 +32,8 @@ class Solver(NamedTuple):
         return f"{self.num_steps} {self.method}"
 
 
-Compiled = dict[tuple[int, Solver | None, bool], jax.stages.Compiled]  # by rows, solver, and if from a plan on
+# By rows, solver, cameras that are encoded, and if from a plan on.
+Compiled = dict[tuple[int, Solver | None, tuple[str, ...], bool], jax.stages.Compiled]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +41,15 @@ class CompiledPolicy:
     """`sizes` are those of the batches, ascending: fewer rows are filled up by repeating the last one.
 
     The first of `solvers` is for requests that ask for none; empty where the policy has no solver. With `real_time`
-    there are programs for chunks that go on from a plan, too.
+    there are programs for chunks that go on from a plan, too. Of `cameras`, sets in ascending size, a call encodes the
+    first in which are all that its rows have; the last is all of them.
     """
 
     trained: TrainedPolicy
-    params: Params
     sizes: tuple[int, ...]
     solvers: tuple[Solver, ...]
     real_time: bool
+    cameras: tuple[tuple[str, ...], ...]
     _compiled: Compiled
 
     def infer(
@@ -69,20 +71,23 @@ class CompiledPolicy:
         start = time.perf_counter()
         size = next(size for size in self.sizes if size >= len(rows))
         filled = [*range(len(rows)), *[len(rows) - 1] * (size - len(rows))]
-        act = self._compiled[size, solver or self.default, bool(ahead)]
-        batch, seeds = stack([rows[i] for i in filled]), np.array([seeds[i] for i in filled], np.uint32)
+        there = {camera for row in rows for camera, is_there in row.image_masks.items() if is_there}
+        cameras = next(cameras for cameras in self.cameras if there <= set(cameras))
+        act = self._compiled[size, solver or self.default, cameras, bool(ahead)]
+        batch = stack([_of_cameras(rows[i], cameras) for i in filled])
+        seeds = np.array([seeds[i] for i in filled], np.uint32)
         more = (self.trained.plan([ahead[i] for i in filled], states[filled]),) if ahead else ()
-        outputs = np.asarray(act(self.params, batch, seeds, *more))[: len(rows)]
+        outputs = np.asarray(act(self.trained.params, batch, seeds, *more))[: len(rows)]
         acted = time.perf_counter()
         actions, well_formed = self.trained.processor.finish(outputs, states)
         return actions, well_formed, {"act": acted - start, "finish": time.perf_counter() - acted}
 
     def replaced(self, trained: TrainedPolicy) -> "CompiledPolicy":
         """The same programs with the weights of another checkpoint; compiled anew if policy, loss or shapes differ."""
-        params, old, new = jax.tree.map(jnp.asarray, trained.params), self.trained.config, trained.config
-        if (new.policy, new.loss) != (old.policy, old.loss) or _shapes(params) != _shapes(self.params):
-            return compile_policy(trained, self.sizes, self.solvers, real_time=self.real_time)
-        return dataclasses.replace(self, trained=trained, params=jax.tree.map(_as_type, params, self.params))
+        trained, old, new = _on_device(trained), self.trained.config, trained.config
+        if (new.policy, new.loss) != (old.policy, old.loss) or _shapes(trained) != _shapes(self.trained):
+            return compile_policy(trained, self.sizes, self.solvers, real_time=self.real_time, cameras=self.cameras)
+        return dataclasses.replace(self, trained=trained)
 
     @property
     def default(self) -> Solver | None:
@@ -95,15 +100,18 @@ def compile_policy(
     solvers: Sequence[Solver] = (),
     *,
     real_time: bool = False,
+    cameras: Sequence[Sequence[str]] = (),
 ) -> CompiledPolicy:
     """The policy for these batch sizes and solvers, each run once.
 
     Args:
       solvers: the config's by default.
       real_time: also for chunks that go on from a plan.
+      cameras: sets of them, for robots that have no others: the others are not encoded. All of them in any case.
 
     Raises:
-      InputError: solvers or plans for a policy that has no flow, or a solver that draws noise in every step.
+      InputError: solvers or plans for a policy that has no flow, a solver that draws noise in every step, or a camera
+        that the checkpoint does not know.
     """
     flow = trained.policy.velocity is not None
     if solvers and not flow:
@@ -115,26 +123,38 @@ def compile_policy(
     solvers = tuple(dict.fromkeys(solvers)) or ((of_config(trained),) if flow else ())
     if any(solver.method == "ddpm" for solver in solvers):  # one draw for a batch: an answer would depend on who asks
         raise InputError("config.policy.solver = 'ddpm' draws noise in every step, which is not served; set 'ddim'")
-    params, row = jax.tree.map(jnp.asarray, trained.params), blank(trained)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+    known = tuple(trained.config.data.cameras)
+    if unknown := [camera for given in cameras for camera in given if camera not in known]:
+        raise InputError(f"--cameras: {unknown[0]!r} is none of the checkpoint's, which are {', '.join(known)}")
+    sets = {tuple(camera for camera in known if camera in given) for given in cameras if given} | {known}
+    sets = tuple(sorted(sets, key=lambda given: (len(given), given)))
+    trained, row = _on_device(trained), blank(trained)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trained.params)
     C, A = trained.config.policy.chunk, trained.config.policy.action_dim
 
     def plan(size: int) -> Plan:
         return Plan(np.zeros((size, C, A), np.float32), *np.zeros((2, size), np.int32))
 
     compiled = {
-        (size, solver, planned): jax.jit(of_seeds(trained, solver))
-        .lower(like, stack([row] * size), np.zeros((size, 2), np.uint32), *([plan(size)] if planned else []))
+        (size, solver, given, planned): jax.jit(of_seeds(trained, solver))
+        .lower(
+            like,
+            stack([_of_cameras(row, given)] * size),
+            np.zeros((size, 2), np.uint32),
+            *([plan(size)] if planned else []),
+        )
         .compile()
         for size in sizes
         for solver in solvers or (None,)
+        for given in sets
         for planned in ((False, True) if real_time else (False,))
     }
-    policy = CompiledPolicy(trained, params, tuple(sorted(sizes)), solvers, real_time, compiled)
+    policy = CompiledPolicy(trained, tuple(sorted(sizes)), solvers, real_time, sets, compiled)
     states = np.zeros((max(sizes), len(trained.statistics["state"].mean)))
     nothing = Ahead(np.zeros((0, len(trained.statistics["actions"].mean))), 0)
-    for size, solver, planned in compiled:
-        policy.infer([row] * size, states[:size], [(0, 0)] * size, solver, [nothing] * size if planned else ())
+    for size, solver, given, planned in compiled:
+        rows, ahead = [_of_cameras(row, given)] * size, [nothing] * size if planned else ()
+        policy.infer(rows, states[:size], [(0, 0)] * size, solver, ahead)
     return policy
 
 
@@ -176,9 +196,15 @@ def of_seeds(trained: TrainedPolicy, solver: Solver | None):
     return from_seeds
 
 
-def _shapes(params: Params) -> list[tuple[int, ...]]:
-    return [x.shape for x in jax.tree.leaves(params)]
+def _of_cameras(row: Observation, cameras: Sequence[str]) -> Observation:
+    """The row without its other cameras: to a policy that is the same as with black pictures of masked ones."""
+    images, masks = ({camera: of[camera] for camera in cameras} for of in (row.images, row.image_masks))
+    return row.replace(images=images, image_masks=masks)
 
 
-def _as_type(x: jax.Array, like: jax.Array) -> jax.Array:
-    return x.astype(like.dtype)
+def _on_device(trained: TrainedPolicy) -> TrainedPolicy:
+    return dataclasses.replace(trained, params=jax.tree.map(jnp.asarray, trained.params))
+
+
+def _shapes(trained: TrainedPolicy) -> list[tuple[tuple[int, ...], np.dtype]]:
+    return [(x.shape, x.dtype) for x in jax.tree.leaves(trained.params)]

@@ -141,6 +141,7 @@ def test_what_cannot_be_served_is_one_clear_line(forked, workdir, tmp_path):
         ([here, "--batches="], "--batches"),
         ([here, "--num_steps=2,x"], "--num_steps=x should be whole numbers"),
         ([here, "--num_steps=2:rk45"], "'rk45' is none of the solvers euler, midpoint, heun, rk4, ddim"),
+        ([here, "--cameras=image,side"], "--cameras: 'side' is none of the checkpoint's, which are image, wrist_image"),
         ([here, "--replay=/nowhere:3"], "--replay=/nowhere:3: config.data.path = '/nowhere' has neither"),
         ([here, "--tls_key=x"], "--tls_certificate and --tls_key belong together"),
         ([here, f"--tls_certificate={certificate}", "--tls_key=x"], str(certificate)),

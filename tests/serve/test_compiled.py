@@ -63,7 +63,7 @@ def test_weights_of_a_later_checkpoint_take_the_place_of_those_before_without_co
 
 def test_weights_in_half_the_memory_act_about_alike(network, programs):
     halved = compile_policy(with_weights(network, "bfloat16"), (1,), (TWO,))
-    assert {x.dtype for x in jax.tree.leaves(halved.params)} == {jnp.dtype("bfloat16")}
+    assert {x.dtype for x in jax.tree.leaves(halved.trained.params)} == {jnp.dtype("bfloat16")}
     _, rows, states, seeds = asked(network, 1)
     full, half = (p.infer(rows, states, seeds, TWO)[0] for p in (programs, halved))
     error = np.sqrt(np.mean((full - half) ** 2)) / full.std()
@@ -139,3 +139,27 @@ def test_a_request_says_what_is_ahead(network):
     for wrong in ({"ahead": ahead}, {"delay": 1}, {"ahead": ahead, "delay": 1.5}, {"ahead": ahead, "delay": True}):
         with pytest.raises(InputError, match="come together"):
             reader.read(seen | wrong)
+
+
+def test_cameras_that_no_row_has_are_not_encoded_where_there_is_a_program_for_that(network, programs):
+    front = compile_policy(network, (1, 4), (TWO,), cameras=[["front"]])
+    assert front.cameras == (("front",), ("front", "wrist"))
+    observations, rows, states, seeds = asked(network, 3)  # the last has no wrist
+    some = {camera for camera, is_there in rows[-1].image_masks.items() if is_there}
+    assert some == {"front"}
+    for part in (slice(0, 3), slice(2, 3)):
+        given = rows[part], states[part], seeds[part], TWO
+        np.testing.assert_allclose(front.infer(*given)[0], programs.infer(*given)[0], atol=2e-5)
+
+    def flops(cameras):
+        return front._compiled[1, TWO, cameras, False].cost_analysis()["flops"]
+
+    assert flops(("front",)) < 0.9 * flops(("front", "wrist"))
+    pictures = rows[-1].images | {"wrist": np.full_like(rows[-1].images["front"], 200)}  # masked: nobody looks
+    masked = rows[-1].replace(images=pictures)
+    np.testing.assert_array_equal(front.infer([masked], *given[1:])[0], front.infer(*given)[0])
+
+
+def test_a_camera_that_the_checkpoint_does_not_know_is_refused(network):
+    with pytest.raises(InputError, match="--cameras: 'side' is none of the checkpoint's, which are front, wrist"):
+        compile_policy(network, cameras=[["front", "side"]])
