@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -24,6 +25,13 @@ def run(main: Callable[[], None], *, config_needed: bool = True) -> None:
     """
     logging.set_verbosity(logging.WARNING)  # Orbax tells every rename at INFO; --verbosity=0 shows it
     app.run(lambda _: _one_line(main), flags_parser=lambda argv: _one_line(lambda: _parse(argv, config_needed)))
+
+
+def writable(flag: str, folder: Path) -> None:
+    """InputError unless files can be written to the folder, which need not be there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"--{flag}={folder}: {there} is no folder that can be written to")
 
 
 def _one_line(function: Callable):

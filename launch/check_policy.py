@@ -34,6 +34,8 @@ JSON = flags.DEFINE_bool("json", False, "Print the results as JSON.")
 def main() -> None:
     if not CHECKPOINT.value:
         raise InputError("--checkpoint is missing; name the workdir of a training run, such as --checkpoint=runs/demo")
+    if OUTPUT.value:
+        launch.writable("output", Path(OUTPUT.value))
     trained = load(CHECKPOINT.value, step=STEP.value, dataset=DATASET.value)
     output = Path(OUTPUT.value or Path(CHECKPOINT.value) / "check_policy")
     path, split = DATA.value or trained.config.data.path, SPLIT.value or trained.config.data.val_split

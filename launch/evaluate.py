@@ -62,6 +62,8 @@ PICTURED = 8  # episodes in the contact sheet and in the animation
 
 
 def main() -> None:
+    if OUTPUT.value:
+        launch.writable("output", Path(OUTPUT.value))
     if SERVER.value is None:
         if not CHECKPOINT.value:
             raise InputError(
@@ -76,11 +78,18 @@ def main() -> None:
             raise InputError(f"--{flag.name} is chosen where the server is started; leave it out beside --server")
     if not OUTPUT.value:
         raise InputError("--output is missing; name the folder of the results")
-    from pizero_jax.serve.client import Client, Refused  # of the extra `serve`
+    try:
+        from pizero_jax.serve.client import Client, Refused
+    except ModuleNotFoundError as error:
+        raise InputError(f"--server needs the package {error.name}: pip install 'pizero_jax[serve]'") from error
 
     try:
         with Client(SERVER.value, api_key=os.environ.get("PIZERO_API_KEY")) as client:
-            run(acting.of_server(client.infer, client.metadata, NUM_STEPS.value, SOLVER.value))
+            try:
+                policy = acting.of_server(client.infer, client.metadata, NUM_STEPS.value, SOLVER.value)
+            except InputError as error:
+                raise Refused(str(error)) from error
+            run(policy)
     except (Refused, ConnectionError) as error:
         raise InputError(f"--server={SERVER.value}: {error}") from error
 
@@ -152,7 +161,9 @@ def evaluate(policy: Acting, env_config: EnvConfig, output: Path) -> dict:
             "seed": SEED.value,
             "num_steps": policy.num_steps,
             "solver": policy.solver,
-            "weights": WEIGHTS.value,
+            "weights": policy.weights,
+            "server": SERVER.value,
+            "hz": HZ.value or policy.hz or None,
             "latency_ms": LATENCY.value,
             "jitter_ms": JITTER.value,
             "real_time": REAL_TIME.value,

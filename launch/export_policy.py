@@ -5,6 +5,7 @@
 `exported/policy.py` says how to call it. Its actions are those of `launch.serve`, bit for bit on the same device.
 """
 
+import importlib.util
 from pathlib import Path
 
 from absl import flags
@@ -32,6 +33,8 @@ def main() -> None:
     for platform in PLATFORMS.value:
         if platform not in KNOWN:
             raise InputError(f"--platforms={platform}; known: {', '.join(KNOWN)}")
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise InputError("exporting needs the package flatbuffers: pip install 'pizero_jax[serve]'")
     from pizero_jax.serve import quantize
     from pizero_jax.serve.export import check, check_folder, export
     from pizero_jax.serve.policy import load

@@ -39,8 +39,8 @@ NUM_STEPS = flags.DEFINE_list(
 CAMERAS = flags.DEFINE_multi_string(
     "cameras",
     [],
-    "Cameras of robots that have no others, such as --cameras=image,wrist_image; may be given several times. What those "
-    "robots lack (None) is then not encoded; otherwise it is, as a black picture.",
+    "Cameras of robots that have no others, such as --cameras=image,wrist_image; may be given several times. What they "
+    "lack (None in a request) is then not encoded; otherwise it is, as a black picture.",
 )
 REAL_TIME = flags.DEFINE_bool("real_time", False, "Answer requests that say what is ahead, by real-time chunking.")
 WEIGHTS = flags.DEFINE_enum(

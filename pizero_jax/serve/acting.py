@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from pizero_jax.config import EnvConfig, build
+from pizero_jax.errors import InputError
 from pizero_jax.serve.policy import Ahead, TrainedPolicy
+from pizero_jax.serve.quantize import held_as
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Acting:
     chunk: int
     num_steps: int | None
     solver: str | None
+    weights: str  # what they are held as
     hz: float  # actions per second; 0: unknown
     step: int
     blind: bool  # trained without pictures
@@ -48,6 +51,7 @@ def of_checkpoint(trained: TrainedPolicy, num_steps: int | None, solver: str | N
         chunk=config.policy.chunk,
         num_steps=num_steps or getattr(config.policy, "num_steps", None),
         solver=solver or getattr(config.policy, "solver", None),
+        weights=held_as(trained),
         hz=config.data.chunk_hz or config.data.hz,
         step=trained.step,
         blind=config.data.blind,
@@ -63,7 +67,13 @@ def of_server(
     solver: str | None = None,
     blind: bool = False,
 ) -> Acting:
-    """The policy that `ask`, such as `Client.infer`, is answered by; what it is follows from the server's metadata."""
+    """The policy that `ask`, such as `Client.infer`, is answered by; what it is follows from the server's metadata.
+
+    Raises:
+      InputError: the server is none of this package; from `infer`, if it has taken another checkpoint meanwhile.
+    """
+    if missing := {"env", "step", "weights", "cameras", "chunk"} - metadata.keys():
+        raise InputError(f"its metadata has no {min(missing)!r}: it is no launch.serve of this version")
     num_steps = num_steps or next(iter(metadata["num_steps"]), None)
     solver = solver or next(iter(metadata["solver"]), None)
 
@@ -75,7 +85,13 @@ def of_server(
         request |= {"num_steps": num_steps} if num_steps else {}
         request |= {"solver": solver} if solver else {}
         request |= {"ahead": ahead.actions, "delay": ahead.delay} if ahead else {}
-        return ask(request)["actions"]
+        answer = ask(request)
+        if answer["checkpoint"] != metadata["step"]:
+            raise InputError(
+                f"the server answers by step {answer['checkpoint']} and began with step {metadata['step']}: start it "
+                f"with --step={metadata['step']}, so that it takes no newer checkpoint"
+            )
+        return answer["actions"]
 
     return Acting(
         infer=infer,
@@ -84,6 +100,7 @@ def of_server(
         chunk=metadata["chunk"],
         num_steps=num_steps,
         solver=solver,
+        weights=metadata["weights"],
         hz=metadata["hz"],
         step=metadata["step"],
         blind=metadata["blind"],

@@ -1,7 +1,7 @@
 """From a policy that predicts chunks to one action at a time.
 
 Each broker is made from a function observation -> {"actions": [C, a], ..}, such as `Client.infer`, and is itself a
-function observation -> action [a]. `reset` begins an episode.
+function observation -> action [a], read-only. `reset` begins an episode. Needs NumPy only.
 """
 
 import copy
@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 Infer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -28,7 +27,7 @@ class ChunkBroker:
         self._infer, self._execute, self._report = infer, execute, report
         self.reset()
 
-    def __call__(self, observation: Mapping[str, Any]) -> Float[np.ndarray, "a"]:
+    def __call__(self, observation: Mapping[str, Any]) -> np.ndarray:
         if self._step >= len(self._chunk):
             asked = dict(observation)
             if self._report and self._step:
@@ -57,7 +56,7 @@ class TemporalEnsemble:
         self._infer, self._decay = infer, decay
         self.reset()
 
-    def __call__(self, observation: Mapping[str, Any]) -> Float[np.ndarray, "a"]:
+    def __call__(self, observation: Mapping[str, Any]) -> np.ndarray:
         self._chunks = [*self._chunks, np.asarray(self._infer(observation)["actions"])]
         self._chunks = self._chunks[-len(self._chunks[-1]) :]  # older ones end before this step
         ages = range(len(self._chunks) - 1, -1, -1)
@@ -92,7 +91,7 @@ class RealTime:
         self._asked: Future | None = None
         self.reset()
 
-    def __call__(self, observation: Mapping[str, Any]) -> Float[np.ndarray, "a"]:
+    def __call__(self, observation: Mapping[str, Any]) -> np.ndarray:
         if self._asked and (self._asked.done() or self._step == len(self._plan)):
             asked, self._asked = self._asked, None
             self._plan = np.asarray(asked.result()["actions"])

@@ -7,6 +7,7 @@ Needs numpy, msgpack and websockets, no JAX. It speaks openpi's wire format, so 
 """
 
 import contextlib
+import logging
 import random
 import ssl
 import time
@@ -19,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 from pizero_jax.errors import InputError
 from pizero_jax.serve import msgpack_arrays
 
-_BUSY = 1013  # close code, RFC 6455: try again later
+_TOO_LARGE, _BUSY = 1009, 1013  # close codes, RFC 6455; the second says: try again later
 _FIRST, _LONGEST = 0.1, 5.0  # seconds between attempts, doubling
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses of servers that are busy or about to start
 
@@ -31,6 +32,8 @@ class Refused(RuntimeError):
 class Client:
     """Connects at once, and again whenever the connection is lost; a request that was under way is then repeated.
 
+    For one thread at a time. What keeps it from an answer is logged, once for each outage.
+
     Args:
       address: "ws://host:port", or "wss://.." for TLS.
       api_key: one of the server's, where it wants one.
@@ -39,7 +42,7 @@ class Client:
       tls: for "wss://" with a certificate that the system does not know.
 
     Raises:
-      Refused: wrong address, wrong key, or a server whose first frame is not metadata.
+      Refused: wrong address, wrong key, or a server whose first frame is no map; a request that is too large.
       ConnectionError: nobody answered for `patience` seconds.
     """
 
@@ -88,11 +91,15 @@ class Client:
                 if isinstance(error, InvalidStatus) and error.response.status_code not in _RETRIED:
                     text = (error.response.body or b"").decode(errors="replace").strip()
                     raise Refused(f"{self._address}: {error.response.status_code} {text}") from error
+                if isinstance(error, ConnectionClosed) and error.rcvd and error.rcvd.code == _TOO_LARGE:
+                    raise Refused(f"the request is too large for the server: {error.rcvd.reason}") from error
                 rest = until - time.monotonic()
                 if rest <= 0:
                     raise ConnectionError(
                         f"{self._address}: no answer for {self._patience:g} s; the last fault: {error}"
                     ) from error
+                if pause == _FIRST:
+                    logging.warning("%s: %s; asked again for %g s", self._address, error, self._patience)
                 # Many robots that lost the same server do not come back at the same moment.
                 time.sleep(min(rest, pause * random.uniform(0.5, 1)))
                 pause = min(2 * pause, _LONGEST)

@@ -29,6 +29,14 @@ WEIGHTS = ("float32", "bfloat16", "int8")
 EPISODES = 8  # by which a change is measured, at most, with `open_loop.LOOKS` observations of each
 
 
+def held_as(trained: TrainedPolicy) -> str:
+    """Which of `WEIGHTS` most of its numbers are."""
+    sizes = {name: 0 for name in WEIGHTS}
+    for x in jax.tree.leaves(trained.params):
+        sizes[str(x.dtype)] = sizes.get(str(x.dtype), 0) + x.size
+    return max(sizes, key=sizes.get)
+
+
 def with_weights(trained: TrainedPolicy, weights: str | None) -> TrainedPolicy:
     """The policy with its weights as one of `WEIGHTS`; as they were saved without one."""
     if weights is None:

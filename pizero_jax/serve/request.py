@@ -79,7 +79,9 @@ class Reader:
                 raise InputError(f"camera {camera!r} came twice, under both of its names")
             images[camera] = _picture(name, value)
         if missing := [camera for camera in self._processor.data.cameras if camera not in images]:
-            raise InputError(f"camera {missing[0]!r} is missing; it may be None if the robot has none")
+            unknown = [name for name in fields if isinstance(fields[name], np.ndarray) and fields[name].ndim == 3]
+            instead = f"; {_shown(unknown[0])} is no camera of this policy" if unknown else ""
+            raise InputError(f"camera {missing[0]!r} is missing; it may be None if the robot has none{instead}")
         images = {camera: image for camera, image in images.items() if image is not None}
         if not images:
             raise InputError("all cameras are None; one at least has to see something")
@@ -130,7 +132,8 @@ class Reader:
         if not length:  # the policy reads no words
             return prompt if isinstance(prompt, str) else ""
         if not isinstance(prompt, str) or not prompt.strip():
-            raise InputError("the prompt is missing or empty; it is a string, the instruction")
+            found = "missing or empty" if isinstance(prompt, str | None) else f"of type {type(prompt).__name__}"
+            raise InputError(f"the prompt is {found}; it is a string, the instruction")
         try:
             prompt.encode()
         except UnicodeEncodeError as error:

@@ -34,6 +34,7 @@ from pizero_jax.serve.batching import Batcher, Busy, Gone, Pace
 from pizero_jax.serve.compiled import CompiledPolicy, Solver
 from pizero_jax.serve.live import Live
 from pizero_jax.serve.measures import Measures
+from pizero_jax.serve.quantize import held_as
 from pizero_jax.serve.request import SEEDS, Names, Reader, Request
 from pizero_jax.serve.schedule import Times
 
@@ -341,6 +342,7 @@ def metadata(policy: CompiledPolicy) -> dict[str, Any]:
     return {
         "policy": config.policy.name,
         "step": trained.step,
+        "weights": held_as(trained),
         "cameras": dict(config.data.cameras),
         "image_size": config.policy.image_size,
         "state_dim": len(trained.statistics["state"].mean),

@@ -281,8 +281,12 @@ def open_run(workdir: str | PathLike, step: int | None, flag: str, parts: Parts 
     Raises:
       InputError: it names `flag` if there is no checkpoint, or none of `step`, or that one is damaged.
     """
-    if not (epath.Path(workdir) / FOLDER).is_dir():
-        raise InputError(f"{flag}={workdir}: there is no folder {FOLDER} in it; give the --workdir of a training run")
+    folder = epath.Path(workdir)
+    if not (folder / FOLDER).is_dir():
+        found = "there is no such folder" if not folder.exists() else f"there is no folder {FOLDER} in it"
+        inside = [above for above in (folder, *folder.parents) if above.name == FOLDER]
+        meant = f", perhaps {inside[0].parent}" if inside else ""
+        raise InputError(f"{flag}={workdir}: {found}; give the --workdir of a training run{meant}")
     checkpoints = Checkpoints(workdir)
     if not checkpoints.steps:
         raise InputError(f"{flag}={workdir}: no checkpoint is finished yet; train on with --resume")

@@ -117,7 +117,11 @@ def test_a_server_gives_the_same_episodes_takes_a_newer_checkpoint_and_goes_when
             score, other = here[kind]["reach-red"], there_too[kind]["reach-red"]
             for key in ("jerk", "jerk_at_borders"):  # the compiled programs may order sums differently
                 assert score.pop(key) == pytest.approx(other.pop(key), rel=1e-4) != 0
+        assert here["settings"].pop("server") is None
+        assert there_too["settings"].pop("server") == address
         assert here == there_too
+        assert here["settings"]["weights"] == "float32"
+        assert here["settings"]["hz"] == 100
         assert (tmp_path / "there" / "evaluation.json").exists()
         assert uncompiled.returncode == 2
         assert "are none of those that the server was started with: 2 euler, 3 heun" in uncompiled.stderr
@@ -146,12 +150,15 @@ def test_what_cannot_be_served_is_one_clear_line(forked, workdir, tmp_path):
         ([here, "--tls_key=x"], "--tls_certificate and --tls_key belong together"),
         ([here, f"--tls_certificate={certificate}", "--tls_key=x"], str(certificate)),
         ([f"--checkpoint={tmp_path}"], f"--checkpoint={tmp_path}: there is no folder checkpoints"),
+        ([f"--checkpoint={tmp_path}/none"], f"--checkpoint={tmp_path}/none: there is no such folder"),
+        ([f"--checkpoint={workdir}/checkpoints/0"], f"give the --workdir of a training run, perhaps {workdir}"),
     ]
     evaluate = [
         ([here, "--latency_ms=9"], "--hz is missing"),
         ([here, "--latency_ms=20", "--jitter_ms=9", "--hz=100"], "up to 3 actions late; a chunk has 2 to go on with"),
         ([here, "--latency_ms=20", "--hz=100", "--execute=1"], "asked for before the last one is there"),
         ([here, "--latency_ms=20", "--hz=100", "--real_time", "--execute=9"], "--execute=9 is more than"),
+        ([here, f"--output={__file__}"], f"--output={__file__}: {__file__} is no folder that can be written to"),
         (["--server=ws://localhost:1", here], "--checkpoint is chosen where the server"),
         (["--server=ws://localhost:1"], "--output is missing"),
         (["--server=localhost:1", f"--output={tmp_path}"], "--server=localhost:1: localhost:1 is no address"),

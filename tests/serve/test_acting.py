@@ -7,6 +7,7 @@ import pytest
 from pizero_jax.config import EnvConfig
 from pizero_jax.envs.reach_toy import ReachToyEnv
 from pizero_jax.envs.rollout import rollout
+from pizero_jax.errors import InputError
 from pizero_jax.serve import acting
 from pizero_jax.serve.acting import HandOver
 from pizero_jax.serve.client import Client, Refused
@@ -41,7 +42,7 @@ def test_a_policy_behind_a_server_acts_as_in_process_for_the_same_seeds(served, 
     here = acting.of_checkpoint(room, 2)
     with served(policy=compile_policy(room, (1,), (Solver(2, "euler"),))) as server, Client(server.address) as client:
         there = acting.of_server(client.infer, client.metadata, 2)
-        for field in ("env", "chunk", "num_steps", "hz", "step", "blind", "versions"):
+        for field in ("env", "chunk", "num_steps", "solver", "weights", "hz", "step", "blind", "versions"):
             assert getattr(there, field) == getattr(here, field), field
         for seed in (0, 1_000_003):
             # The compiled programs may order sums differently.
@@ -63,6 +64,23 @@ def test_how_the_flow_is_solved_behind_a_server_is_what_is_reported(served, room
         assert (there.num_steps, there.solver) not in pairs
         with pytest.raises(Refused, match="none of those that the server was started with: 2 euler, 5 heun"):
             episode(there, 0)
+
+
+def test_what_a_server_answers_by_another_checkpoint_is_no_evaluation_of_the_first(served, room):
+    from pizero_jax.serve.compiled import compile_policy
+
+    policy = compile_policy(room, (1,))
+    with served(policy=policy) as server, Client(server.address) as client:
+        there = acting.of_server(client.infer, client.metadata, None)
+        episode(there, 0)
+        server.replace(policy.replaced(dataclasses.replace(room, step=room.step + 1)))
+        with pytest.raises(InputError, match=f"answers by step {room.step + 1} and began with step {room.step}"):
+            episode(there, 0)
+
+
+def test_a_server_of_something_else_is_named():
+    with pytest.raises(InputError, match="its metadata has no 'cameras': it is no launch.serve"):
+        acting.of_server(print, {"env": {}}, None)
 
 
 def numbered():

@@ -47,6 +47,27 @@ def test_it_is_imported_without_jax_and_without_the_rest_of_the_package():
     assert not others & {"jax", "jaxlib", "flax", "absl", "ml_collections", "etils", "cv2", "scipy"}
 
 
+def test_it_and_the_brokers_need_numpy_msgpack_and_websockets_only():
+    others = ("jaxtyping", "jax", "scipy", "absl", "cv2", "PIL", "simplejpeg", "prometheus_client")
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({others}))"
+    line = [sys.executable, "-c", f"{hidden}; import pizero_jax.serve.client, pizero_jax.serve.brokers"]
+    subprocess.run(line, cwd=ROOT, check=True)
+
+
+def test_a_request_that_is_too_large_is_refused_once(served, observe):
+    with served(message=10_000) as server, Client(server.address) as client:
+        with pytest.raises(Refused, match="too large for the server: .* exceeds limit of 10000 bytes"):
+            client.infer(observe() | {"images": np.zeros((100, 100, 3), np.uint8)})
+        assert client.infer(observe())["actions"].shape == (6, 2)
+
+
+def test_an_outage_is_logged_once(caplog):
+    with pytest.raises(ConnectionError):
+        Client("ws://localhost:1", patience=0.5)
+    assert caplog.text.count("ws://localhost:1: ") == 1
+    assert "refused" in caplog.text
+
+
 def test_it_connects_again_when_the_server_comes_back(served, observe):
     with served() as server:
         client, port = Client(server.address), server.port

@@ -104,6 +104,7 @@ def test_the_first_frame_says_what_the_policy_needs(served, seeing):
         assert client.metadata["num_steps"] == [2, 5, 5]
         assert client.metadata["solver"] == ["euler", "euler", "heun"]
         assert client.metadata["step"] == 7
+        assert client.metadata["weights"] == "float32"
 
 
 def test_names_of_the_data_set_and_of_openpi_are_known(served, seeing, observe):
@@ -160,7 +161,7 @@ PICTURE = np.zeros((SIZE, SIZE, 3), np.uint8)
         ({"state": None}, "state should be numbers"),
         ({"prompt": ""}, "empty"),
         ({"prompt": " \n"}, "empty"),
-        ({"prompt": 3}, "empty"),
+        ({"prompt": 3}, "the prompt is of type int"),
         ({"prompt": "reach the red target of them all"}, "takes 34 tokens; config.policy.prompt_length = 24"),
         ({"prompt": "x" * 1_000_000}, "tokens; config.policy.prompt_length = 24"),
         ({"num_steps": 3}, "none of those that the server was started with: 2 euler, 5 euler, 5 heun"),
