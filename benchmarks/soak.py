@@ -121,7 +121,8 @@ def server(run: Path) -> Iterator[tuple[subprocess.Popen, str]]:
     line = [sys.executable, "-m", "launch.serve", *flags_, f"--idle_timeout={IDLE:g}", "--reload_every=0"]
     log = run / "log.txt"
     with log.open("w") as written:
-        process = subprocess.Popen(line, stderr=written, env=os.environ | {"PIZERO_API_KEYS": ""})
+        open_ = {name: value for name, value in os.environ.items() if name != "PIZERO_API_KEYS"}
+        process = subprocess.Popen(line, stderr=written, env=open_)
     try:
         while not (found := re.search(r"on (ws://\S+) ", log.read_text())):
             if process.poll() is not None:
