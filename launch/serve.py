@@ -152,6 +152,9 @@ def context() -> ssl.SSLContext | None:
         return None
     if not CERTIFICATE.value or not KEY.value:
         raise InputError("--tls_certificate and --tls_key belong together; give both or none")
+    for flag in (CERTIFICATE, KEY):
+        if not Path(flag.value).is_file():
+            raise InputError(f"--{flag.name}={flag.value}: there is no such file")
     made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         made.load_cert_chain(CERTIFICATE.value, KEY.value)

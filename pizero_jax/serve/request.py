@@ -68,6 +68,11 @@ class Reader:
         self._ignored = set(map(_last, names.ignored))
         self._other_state = () if names.state else (_last(data.state),)
         self._widths = {name: len(trained.statistics[name].mean) for name in ("state", "actions")}
+        if names.prompt:
+            try:
+                self._read_prompt(names.prompt, trained.statistics["state"].mean)
+            except InputError as error:
+                raise InputError(f"--default_prompt: {error}") from error
 
     def read(self, message: Any) -> Request:
         """InputError says what is wrong with the message, never what is in it."""
