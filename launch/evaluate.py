@@ -85,11 +85,7 @@ def main() -> None:
 
     try:
         with Client(SERVER.value, api_key=os.environ.get("PIZERO_API_KEY")) as client:
-            try:
-                policy = acting.of_server(client.infer, client.metadata, NUM_STEPS.value, SOLVER.value)
-            except InputError as error:
-                raise Refused(str(error)) from error
-            run(policy)
+            run(acting.of_server(client.infer, client.metadata, NUM_STEPS.value, SOLVER.value))
     except (Refused, ConnectionError) as error:
         raise InputError(f"--server={SERVER.value}: {error}") from error
 

@@ -199,12 +199,12 @@ async def serve(served, take: Callable, show: Callable | None) -> None:
 
 
 def watch(served, take: Callable, look: threading.Event) -> None:
-    """Takes every newer checkpoint of the run; one that cannot be taken is logged, once, and tried again."""
+    """Takes every newer checkpoint of the run; one that cannot be taken is tried again, ever more seldom."""
     from pizero_jax.train.checkpoint import Checkpoints
 
-    told = ""
+    failures = 0
     while True:
-        look.wait(RELOAD.value or None)
+        look.wait(RELOAD.value * 2**failures or None)  # to find a large one damaged takes as long as to load it
         look.clear()
         step = served.policy.trained.step
         try:
@@ -212,10 +212,10 @@ def watch(served, take: Callable, look: threading.Event) -> None:
             if newest > step:
                 served.replace(served.policy.replaced(take(step=newest)))
                 print(f"step {newest} acts from now on", file=sys.stderr, flush=True)
+            failures = 0
         except Exception as error:
-            if str(error) != told:
-                logging.error("a newer checkpoint could not be taken, step %d goes on acting: %s", step, error)
-            told = str(error)
+            failures = min(failures + 1, 5)
+            logging.error("a newer checkpoint could not be taken, step %d goes on acting: %s", step, error)
 
 
 if __name__ == "__main__":

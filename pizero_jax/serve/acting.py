@@ -73,7 +73,7 @@ def of_server(
       InputError: the server is none of this package; from `infer`, if it has taken another checkpoint meanwhile.
     """
     if missing := {"env", "step", "weights", "cameras", "chunk"} - metadata.keys():
-        raise InputError(f"its metadata has no {min(missing)!r}: it is no launch.serve of this version")
+        raise InputError(f"--server: its metadata has no {min(missing)!r}: it is no launch.serve of this version")
     num_steps = num_steps or next(iter(metadata["num_steps"]), None)
     solver = solver or next(iter(metadata["solver"]), None)
 
