@@ -56,6 +56,8 @@ def _parse(argv: list[str], config_needed: bool) -> list[str]:
     if "--" in argv:
         COMMAND[:] = argv[argv.index("--") + 1 :]
         argv = argv[: argv.index("--")]
+    if "--help" in argv:
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)  # absl's own ends with 1
     file = _config_file(argv)
     if file is not None and not os.path.isfile(file):  # ml_collections would report it only when the config is used
         raise InputError(f"--config={file} is not a file; the ones that come along are in configs/")

@@ -5,7 +5,8 @@ from typing import Literal
 
 from pizero_jax.config.building import require, require_pattern
 from pizero_jax.config.data import DataConfig, EnvConfig
-from pizero_jax.config.policy import InsulatedConfig, LossConfig, Pi0FastConfig, PolicyConfig, check_policy
+from pizero_jax.config.policy import InsulatedConfig, LossConfig, Pi0FastConfig, PolicyConfig
+from pizero_jax.config.policy_checks import check_policy
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from pizero_jax.config import TrainConfig
-from pizero_jax.data import dimensions, mixture, screening, suspicions, tokenizers, transforms
+from pizero_jax.data import dimensions, mixture, screening, suspicions, tokenizers
 from pizero_jax.data.episodes import Episode, Picture, Table
 from pizero_jax.data.loader import Data, Source
+from pizero_jax.data.pictures import decode, resize_with_pad
 from pizero_jax.data.screening import Frames
 from pizero_jax.data.suspicions import Suspicion
 from pizero_jax.data.windows import labelled
@@ -265,7 +266,7 @@ def _whole(source: Source, number: int) -> Whole:
         episode=number,
         instruction=episode.instruction,
         frames=frames,
-        pictures={camera: [transforms.resize_with_pad(p, size) for p in ps] for camera, ps in stored.items()},
+        pictures={camera: [resize_with_pad(p, size) for p in ps] for camera, ps in stored.items()},
         state=_curves(source, "state", episode.state, dimensions.normalised_state(source, episode.state), episode.keep),
         actions=_curves(source, "actions", episode.actions, actions, episode.keep),
     )
@@ -285,4 +286,4 @@ def _stored(source: Source, episode: Episode, frames: Sequence[int] | None = Non
 
 
 def _decoded(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
-    return transforms.decode(picture) if isinstance(picture, bytes) else picture
+    return decode(picture) if isinstance(picture, bytes) else picture

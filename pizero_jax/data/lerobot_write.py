@@ -19,7 +19,7 @@ from pizero_jax.data import lerobot_stats as stats
 from pizero_jax.data.episodes import Episode, Picture
 from pizero_jax.data.lerobot_files import FILES_PER_CHUNK, Clips, Tables
 from pizero_jax.data.lerobot_meta import arrow
-from pizero_jax.data.transforms import decode
+from pizero_jax.data.pictures import decode
 from pizero_jax.errors import InputError
 
 _FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from pizero_jax.data.episodes import Episode
-from pizero_jax.data.transforms import decode
+from pizero_jax.data.pictures import decode
 from pizero_jax.errors import InputError
 from pizero_jax.serve.batching import Pace
 from pizero_jax.serve.open_loop import open_episodes

@@ -12,7 +12,7 @@ import pytest
 
 from pizero_jax.data import lerobot, video
 from pizero_jax.data.episodes import Cache
-from pizero_jax.data.transforms import decode
+from pizero_jax.data.pictures import decode
 from pizero_jax.errors import InputError
 from tests.data import make_lerobot
 from tests.data.make_lerobot import LENGTHS

@@ -8,8 +8,8 @@ import pytest
 
 from pizero_jax.data import lerobot, lerobot_stats, lerobot_write
 from pizero_jax.data.episodes import Episode
+from pizero_jax.data.pictures import decode
 from pizero_jax.data.rlds_write import encode_jpeg
-from pizero_jax.data.transforms import decode
 from pizero_jax.errors import InputError
 from tests.data.make_lerobot import LENGTHS, numbers, picture, png, spelled, tasks
 

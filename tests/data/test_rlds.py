@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pizero_jax.data import loader, rlds
+from pizero_jax.data.pictures import decode
 from pizero_jax.data.records import read_records
-from pizero_jax.data.transforms import decode
 from pizero_jax.errors import InputError
 from tests.data import make_rlds_tiny
 from tests.data.rewriting import edit

@@ -8,7 +8,7 @@ from configs import base
 from pizero_jax import config as configs
 from pizero_jax.data import convert, formats, lerobot
 from pizero_jax.data.episodes import Episode
-from pizero_jax.data.transforms import decode
+from pizero_jax.data.pictures import decode
 from pizero_jax.errors import InputError
 from tests.data import make_lerobot, make_rlds_tiny
 

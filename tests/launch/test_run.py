@@ -70,6 +70,12 @@ def test_a_mistake_is_one_clear_line_and_status_2():
         assert result.stdout == "", arguments
 
 
+def test_help_tells_the_flags_and_is_no_failure():
+    (result,) = commands(["--help"])
+    assert result.returncode == 0
+    assert "--[no]json" in result.stdout
+
+
 def test_our_own_faults_keep_their_traceback():
     (result,) = commands([BASE, "--config.steps=14"])
     assert result.returncode == 1
