@@ -43,6 +43,7 @@ JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON.")
 SHEET_EPISODES = 12
 PATIENCE = 20  # failures for each success, and before the first, that end the collection; experts fail 1 in 5 at worst
 SEEDS = 1_000_000  # start states of a seed of the config, so that two seeds share none
+LAST_SEED = 2**31 // SEEDS - 1  # simulators take 32 bits
 
 
 def main() -> None:
@@ -60,7 +61,8 @@ def collect(config: CollectConfig, *, resume: bool = False, overwrite: bool = Fa
       InputError: there is something at `config.path` and neither `resume` nor `overwrite` says what to do with it, or
         the interrupted collection was made with another config.
     """
-    path, partial = Path(config.path), Path(f"{config.path}.partial")
+    path = Path(config.path)
+    partial = path.with_name(f"{path.name}.partial")
     if resume and (path / "summary.json").exists():
         summary = json.loads((path / "summary.json").read_text())
         _same_config(config, summary["config"], path)
@@ -73,7 +75,7 @@ def collect(config: CollectConfig, *, resume: bool = False, overwrite: bool = Fa
     summary = _summary(config, splits, attempts)
     complete = _write(config, splits, summary, partial)
     if path.exists():
-        shutil.rmtree(path)  # empty, or --overwrite
+        path.rename(partial / "replaced")  # empty, or --overwrite; gone only once the new one is in its place
     complete.rename(path)
     shutil.rmtree(partial)
     return summary
@@ -115,6 +117,8 @@ def _check(config: CollectConfig) -> None:
         raise InputError(f"config.val_fraction = {config.val_fraction} should be in [0, 1)")
     if not config.env.tasks:
         raise InputError("config.env.tasks is empty; name at least one task")
+    if not 0 <= config.seed <= LAST_SEED:
+        raise InputError(f"config.seed = {config.seed} should be in 0 ... {LAST_SEED}")
     if not 1 <= config.jpeg_quality <= 100:
         raise InputError(f"config.jpeg_quality = {config.jpeg_quality} should be in 1 ... 100")
     if find_spec("tensorflow") is None:  # better now than after an hour of collecting

@@ -182,7 +182,7 @@ def test_nothing_is_overwritten_unless_asked(forked, tmp_path):
     lines = [
         arguments(path),
         arguments(path, "--resume", "--json"),  # complete: nothing left to do
-        arguments(copy, "--overwrite", "--config.seed=1"),
+        arguments(f"{copy}/", "--overwrite", "--config.seed=1"),  # as a shell completes it
     ]
     again, complete, replaced = forked("launch.collect", lines)
     assert (again.returncode, digests(path)) == (2, before)
@@ -190,6 +190,7 @@ def test_nothing_is_overwritten_unless_asked(forked, tmp_path):
     assert json.loads(complete.stdout) == summary
     assert replaced.returncode == 0
     assert digests(copy) != before
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["copy", "set"]
 
 
 def test_overwrite_spares_what_is_no_data_set(tmp_path):
@@ -206,6 +207,7 @@ def test_overwrite_spares_what_is_no_data_set(tmp_path):
         (dict(demonstrations=0), "config.demonstrations = 0 should be at least 1"),
         (dict(val_fraction=1.0), r"config.val_fraction = 1.0 should be in \[0, 1\)"),
         (dict(jpeg_quality=101), "config.jpeg_quality = 101"),
+        (dict(seed=2_147), "config.seed = 2147 should be in 0 ... 2146"),
     ],
 )
 def test_impossible_configs_are_refused_at_the_door(change, message):
