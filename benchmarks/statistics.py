@@ -33,7 +33,9 @@ def table(steps: int, length: int) -> Table:
     actions = state + rng.normal(0, 0.02, size=state.shape).astype(np.float32)
     keep = np.ones(len(state), bool)
     none = np.zeros((len(lengths), 1), np.int64)
-    return Table(lengths, state, actions, keep, none.astype(np.int32), ("",), none[:, 0], none)
+    return Table(
+        lengths, state, actions, keep, none.astype(np.int32), none[:0, 0].astype(np.int32), ("",), none[:, 0], none
+    )
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def losses(episodes: Iterable[Episode], to: str) -> list[str]:
     for episode in episodes:
         skipped += int(np.sum(~episode.keep))
         steps += len(episode)
-        others += to == "rlds" and len(episode.instructions) > 1
+        others += to == "rlds" and len(episode.wordings(0)) > 1
     found = []
     if skipped:
         found.append(f"{skipped} of {steps} steps, which nothing should be learnt from, will look like any other")
@@ -80,7 +80,7 @@ def _demonstration(episode: Episode) -> rlds_write.Episode:
         state=episode.state,
         actions=episode.actions,
         rewards=np.float32(np.arange(len(episode)) == len(episode) - 1),
-        instruction=episode.instruction,
+        instruction=[episode.wordings(step)[0] for step in range(len(episode))],
         task=episode.instruction,
         seed=episode.index,
         success=True,

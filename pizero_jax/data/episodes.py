@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int, Int32, Int64, UInt8
 
 Picture = bytes | UInt8[np.ndarray, "h w 3"]
 """A JPEG or PNG file, or grey levels."""
@@ -26,14 +26,22 @@ class Episode:
     images: Pictures
     state: Float32[np.ndarray, "T P"]
     actions: Float32[np.ndarray, "T A"]
-    instructions: tuple[str, ...]  # ways to say what is done, at least one, perhaps empty
+    instructions: tuple[
+        str, ...
+    ]  # ways to say what is done, at least one, perhaps empty; with `told`, all that is said
     index: int  # its place in the split
     keep: Bool[np.ndarray, "T"]  # False for steps that nothing should be learnt from
     source: str = ""  # file and record, for messages
+    told: Int[np.ndarray, "T"] | None = None  # which of the instructions each step has, where they change
 
     @property
     def instruction(self) -> str:
+        """The first."""
         return self.instructions[0]
+
+    def wordings(self, step: int) -> tuple[str, ...]:
+        """Ways to say what is done at a step."""
+        return self.instructions if self.told is None else (self.instructions[self.told[step]],)
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -48,6 +56,9 @@ class Table:
     actions: Float32[np.ndarray, "N A"]
     keep: Bool[np.ndarray, "N"]
     instructions: Int32[np.ndarray, "E k"]  # places in `texts`; -1 fills the row
+    told: Int32[
+        np.ndarray, "n"
+    ]  # that of each step, where instructions change; -1 in other episodes; empty without any
     texts: tuple[str, ...]
     sizes: Int64[np.ndarray, "E"]  # bytes that the encoded pictures of the cameras take
     places: Int64[np.ndarray, "E p"]  # where the reader finds each episode: numbers of its own
@@ -65,13 +76,16 @@ class Table:
         texts = {text: i for i, text in enumerate(dict.fromkeys(t for e in episodes for t in e.instructions))}
         instructions = np.full((len(episodes), max(len(e.instructions) for e in episodes)), -1, np.int32)
         for row, episode in zip(instructions, episodes, strict=True):
-            row[: len(episode.instructions)] = [texts[text] for text in episode.instructions]
+            row[: len(episode.instructions)] = _places(episode, texts)
+        told = [np.full(len(e), -1) if e.told is None else _places(e, texts)[e.told] for e in episodes]
+        changing = any(e.told is not None for e in episodes)
         return cls(
             lengths=np.array([len(episode) for episode in episodes], np.int64),
             state=np.concatenate([episode.state for episode in episodes]),
             actions=np.concatenate([episode.actions for episode in episodes]),
             keep=np.concatenate([episode.keep for episode in episodes]),
             instructions=instructions,
+            told=np.concatenate(told).astype(np.int32) if changing else np.zeros(0, np.int32),
             texts=tuple(texts),
             sizes=np.array(sizes, np.int64),
             places=np.array(places, np.int64).reshape(len(episodes), -1),
@@ -80,6 +94,17 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+
+def step_by_step(texts: Sequence[str]) -> tuple[tuple[str, ...], Int32[np.ndarray, "T"]]:
+    """The different instructions of T steps, in the order of their first, and which of them each step has."""
+    distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    return tuple(distinct), np.array([distinct[text] for text in texts], np.int32)
+
+
+def _places(episode: Episode, texts: Mapping[str, int]) -> Int32[np.ndarray, "k"]:
+    """Of an episode's instructions among all texts."""
+    return np.array([texts[text] for text in episode.instructions], np.int32)
 
 
 class Cache:
@@ -165,18 +190,26 @@ class Episodes(Sequence[Episode]):
             raise IndexError(f"episode {index} of {len(self)}")
         end = int(self._ends[index])
         steps = slice(end - int(self.table.lengths[index]), end)
+        told = self.table.told[steps]
+        changes = len(told) and told[0] >= 0
         return Episode(
             images=_Unread(self._cameras, lambda: self.pictures(index)),
             state=self.table.state[steps],
             actions=self.table.actions[steps],
-            instructions=self.instructions(index),
+            instructions=self._instructions(index),
             index=index,
             keep=self.table.keep[steps],
             source=self._source(index),
+            told=np.argmax(told[:, None] == self.table.instructions[index], axis=1) if changes else None,
         )
 
-    def instructions(self, index: int) -> tuple[str, ...]:
-        """The wordings of an episode."""
+    def wordings(self, index: int, step: int) -> tuple[str, ...]:
+        """Ways to say what is done at a step of an episode."""
+        told = self.table.told
+        place = told[self._ends[index] - self.table.lengths[index] + step] if len(told) else -1
+        return self._instructions(index) if place < 0 else (self.table.texts[place],)
+
+    def _instructions(self, index: int) -> tuple[str, ...]:
         texts = self.table.texts
         return tuple([texts[i] for i in self.table.instructions[index].tolist() if i >= 0])
 

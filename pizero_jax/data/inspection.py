@@ -150,6 +150,7 @@ def _data_set(config: TrainConfig, data: Data, number: int, mixed: Batches, wind
 def _facts(config: TrainConfig, source: Source, number: int, mixed: Batches) -> dict[str, Any]:
     table, hz = source.train.episodes.table, mixture.hz(source.config)
     seen = config.steps * config.batch_size * source.share
+    said = np.logical_or.reduceat(labelled(table), np.cumsum(table.lengths) - table.lengths)
     return {
         "data set": source.name or source.config.path,
         "episodes": len(table),
@@ -161,7 +162,7 @@ def _facts(config: TrainConfig, source: Source, number: int, mixed: Batches) -> 
         "epochs": seen / len(source.train),
         "held-out frames": len(source.val) if source.val else 0,
         "left out": len(table.left_out),
-        "without instruction": int((~labelled(source.train.episodes)).sum()),
+        "without instruction": int((~said).sum()),
         "shorter than a chunk": int((table.lengths < config.policy.chunk).sum()),
         "instructions": len(set(_first_wordings(table)) - {""}),
         "pools": mixed.pools[number],

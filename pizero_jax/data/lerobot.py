@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from pizero_jax.config import DataConfig
 from pizero_jax.data import lerobot_meta
-from pizero_jax.data.episodes import Cache, Episode, Episodes, Pictures, Table
+from pizero_jax.data.episodes import Cache, Episode, Episodes, Pictures, Table, step_by_step
 from pizero_jax.data.lerobot_meta import Meta, Record, hz
 from pizero_jax.data.video import Frames
 from pizero_jax.errors import InputError
@@ -32,8 +32,9 @@ def open_split(config: DataConfig, split: str, cache: Cache | None = None) -> Ep
     """The episodes of `split` of the data set at `config.path`; slices by episodes ("train[:90%]") work too.
 
     Fields are features, by their full or short names: "observation.images.top" or "top", "observation.state" or
-    "state". Instructions are the tasks of an episode's frames; `config.instruction` is not read. The table's sizes are
-    the bytes of the embedded pictures, and for videos the episode's share of the file, of which nothing is held.
+    "state". An instruction is the task of its frame; if an episode has one only, the others in the list of episodes are
+    other words for it. `config.instruction` is not read. The table's sizes are the bytes of the
+    embedded pictures, and for videos the episode's share of the file, of which nothing is held.
 
     Raises:
       InputError: for a split, feature or file that is missing, damaged or not finite, and metadata that contradict it.
@@ -168,14 +169,15 @@ def _episode(meta: Meta, fields: _Fields, record: Record, values: Mapping[str, n
     unknown = set(values["task_index"].tolist()) - meta.tasks.keys()
     if unknown:
         raise InputError(f"{where} has task_index {min(unknown)}, which is not among the tasks in meta; make it again")
-    done = (meta.tasks[index] for index in values["task_index"].tolist())
+    tasks, told = step_by_step([meta.tasks[index] for index in values["task_index"].tolist()])
     return Episode(
         images={},
         state=values[fields.state].astype(np.float32),
         actions=values[fields.actions].astype(np.float32),
-        instructions=tuple(dict.fromkeys((*done, *record.tasks))),
+        instructions=tasks if len(tasks) > 1 else tuple(dict.fromkeys((*tasks, *record.tasks))),
         index=number,
         keep=np.ones(record.steps, bool),
+        told=told if len(tasks) > 1 else None,
     )
 
 

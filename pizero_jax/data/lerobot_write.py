@@ -42,7 +42,8 @@ def write(
     """Writes a data set to `path`; the folder appears when it is complete.
 
     The features are "observation.state", "action" and "observation.images.<camera>"; the first instruction is the task
-    of all frames of an episode, the others stand beside it. `keep` has no place in the format.
+    of all frames of an episode, the others stand beside it; where it changes, each frame has its own. `keep` has no
+    place in the format.
 
     Args:
       splits: name of the split -> its episodes, read once and one at a time; pictures and vectors of one size.
@@ -126,7 +127,8 @@ class _Writer:
         for text in episode.instructions:
             self._tasks.setdefault(text, len(self._tasks))
         images = {f"{_IMAGES}{camera}": pictures for camera, pictures in episode.images.items()}
-        numbers = _numbers(episode, index, start, self._tasks[episode.instruction], fps)
+        tasks = [self._tasks[episode.wordings(step)[0]] for step in range(len(episode))]
+        numbers = _numbers(episode, index, start, tasks, fps)
         clips = self._record(images, index) if self._video else {}
         columns = {name: _column(values) for name, values in numbers.items()}
         columns |= {} if self._video else {name: _embedded(pictures) for name, pictures in images.items()}
@@ -207,7 +209,9 @@ def _check(index: int, features: Mapping[str, Mapping], before: Mapping[str, Map
             raise InputError(f"episode {index} has {shapes[0]} for {name}, the ones before it {shapes[1]}")
 
 
-def _numbers(episode: Episode, index: int, start: int, task: int, fps: float) -> dict[str, Num[np.ndarray, "T ..."]]:
+def _numbers(
+    episode: Episode, index: int, start: int, tasks: Sequence[int], fps: float
+) -> dict[str, Num[np.ndarray, "T ..."]]:
     steps = np.arange(len(episode))
     return {
         "observation.state": episode.state.astype(np.float32),
@@ -216,7 +220,7 @@ def _numbers(episode: Episode, index: int, start: int, task: int, fps: float) ->
         "frame_index": steps,
         "episode_index": np.full_like(steps, index),
         "index": start + steps,
-        "task_index": np.full_like(steps, task),
+        "task_index": np.array(tasks),
     }
 
 

@@ -1,5 +1,6 @@
 """Batches, in an order that is a pure function of (seed, step, mixture), decoded ahead by threads."""
 
+import dataclasses
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from pizero_jax.data.episodes import Cache
 from pizero_jax.data.normalize import Statistics
 from pizero_jax.data.order import Mixed
 from pizero_jax.data.transforms import Processor
-from pizero_jax.data.windows import Numbers, Windows
+from pizero_jax.data.windows import Numbers, Windows, labelled
 from pizero_jax.errors import InputError
 from pizero_jax.types import Batch, Observation
 
@@ -103,6 +104,8 @@ def open_data(config: TrainConfig, saved_action_tokens: Mapping[str, Any] | None
 def _statistics(name: str, windows: Windows, data: DataConfig) -> dict[str, Statistics]:
     """Of the actions at the rate of the chunk, and, where they are relative, of all steps that a chunk spans."""
     table, span = windows.episodes.table, windows.chunk
+    if data.unlabelled == "skip":
+        table = dataclasses.replace(table, keep=table.keep & labelled(table))
     if windows.resampling is not None:
         table, span = windows.resampling.first(table), int(windows.resampling.ends(windows.chunk)[-1])
     with splits.naming(name):
@@ -270,6 +273,6 @@ def _observation(
 ) -> Observation:
     """Of one row, worded as drawn."""
     episode, frame = int(numbers.episodes[i]), int(numbers.frames[i])
-    wordings = windows.episodes.instructions(episode)
+    wordings = windows.episodes.wordings(episode, frame)
     wording = 0 if rng is None or len(wordings) == 1 else rng.integers(len(wordings))
     return processor.observation(windows.pictures(episode, frame), numbers.state[i], wordings[wording], rng, out=out)

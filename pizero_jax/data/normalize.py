@@ -49,8 +49,8 @@ class Statistics:
     def of_sketches(cls, sketches: Sequence[Sketch]) -> "Statistics":
         """Of one sketch for each dimension; their quantiles are within 0.05%."""
         rows = [(s.mean, s.std, *s.quantiles([0.01, 0.99]), s.smallest, s.largest) for s in sketches]
-        mean, std, q01, q99, smallest, largest = np.array(rows).T
-        return cls(mean, std, q01, q99, sketches[0].count, smallest, largest)
+        mean, std, q01, q99, smallest, largest = np.array(rows).reshape(-1, 6).T  # a robot may have no state
+        return cls(mean, std, q01, q99, sketches[0].count if sketches else 0, smallest, largest)
 
 
 class Normalizer:

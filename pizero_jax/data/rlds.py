@@ -19,7 +19,7 @@ from tqdm import tqdm
 from pizero_jax import cores
 from pizero_jax.config import DataConfig
 from pizero_jax.data import index
-from pizero_jax.data.episodes import Cache, Episode, Episodes, Table
+from pizero_jax.data.episodes import Cache, Episode, Episodes, Table, step_by_step
 from pizero_jax.data.records import read_record, read_records
 from pizero_jax.errors import InputError
 
@@ -239,9 +239,9 @@ def _recorded(config: DataConfig, features: Any) -> Read:
             images=images,
             state=_numbers(feature[fields.state], steps, fields.state),
             actions=_numbers(feature[fields.actions], steps, fields.actions),
-            instructions=_wordings([values[0].decode(errors="replace") for values in instructions if values]),
             index=0,
             keep=np.ones(steps, bool),
+            **_said([[value.decode(errors="replace") for value in values] for values in instructions if values]),
         )
 
     return read
@@ -280,6 +280,17 @@ def _specified(config: DataConfig, features: Any) -> Read:
 def _wordings(recorded: Sequence[str]) -> tuple[str, ...]:
     """Those that say something, or one that is empty."""
     return tuple(text for text in recorded if text.strip()) or ("",)
+
+
+def _said(recorded: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """`instructions` and `told` of an episode, of what each field says at each step.
+
+    Where the first field says several things, each step has its own; else the first step tells the wordings.
+    """
+    if len({text for text in recorded[0] if text.strip()}) > 1:
+        instructions, told = step_by_step(recorded[0])
+        return dict(instructions=instructions, told=told)
+    return dict(instructions=_wordings([texts[0] for texts in recorded]))
 
 
 def _step_features(features: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

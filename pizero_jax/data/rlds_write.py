@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class Episode:
     state: np.ndarray  # float32 [n, P]
     actions: np.ndarray  # float32 [n, A]
     rewards: np.ndarray  # float32 [n]
-    instruction: str
+    instruction: str | Sequence[str]  # of all steps, or of each
     task: str
     seed: int
     success: bool
@@ -134,7 +134,8 @@ def _example(episode: Episode) -> dict[str, Any]:
 
 
 def _steps(episode: Episode) -> list[dict[str, Any]]:
-    last = len(episode.actions) - 1
+    last, said = len(episode.actions) - 1, episode.instruction
+    said = [said] * (last + 1) if isinstance(said, str) else said
     return [
         {
             "observation": {
@@ -142,7 +143,7 @@ def _steps(episode: Episode) -> list[dict[str, Any]]:
                 "state": episode.state[i].astype(np.float32),
             },
             "action": episode.actions[i].astype(np.float32),
-            "language_instruction": episode.instruction,
+            "language_instruction": said[i],
             "reward": np.float32(episode.rewards[i]),
             "discount": np.float32(1.0),
             "is_first": i == 0,

@@ -78,7 +78,7 @@ def of_meanings(source: Source, frames: Frames) -> Iterator[Suspicion]:
 
 def _columns(values: Float[np.ndarray, "n P"], which: Int64[np.ndarray, "A"]) -> Float[np.ndarray, "n A"]:
     """NaN for -1."""
-    return np.where(which >= 0, values[:, which], np.nan)
+    return np.column_stack([values, np.full(len(values), np.nan)])[:, which]
 
 
 def of_grippers(source: Source, frames: Frames) -> Iterator[Suspicion]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from pizero_jax.data.episodes import Episodes, Picture
+from pizero_jax.data.episodes import Episodes, Picture, Table
 from pizero_jax.data.resample import Resampling
 
 
@@ -18,7 +18,7 @@ class Window:
     state: Float32[np.ndarray, "*history P"]
     actions: Float32[np.ndarray, "C A"]  # past the end of the episode its last action repeats
     action_mask: Bool[np.ndarray, "C"]  # False past the end, and for steps that nothing should be learnt from
-    instructions: tuple[str, ...]
+    instructions: tuple[str, ...]  # ways to say what is done at the frame
     windows: "Windows"
     episode: int
     frame: int
@@ -81,7 +81,7 @@ class Windows(Sequence[Window]):
     ):
         self.episodes, self.chunk, self.resampling, self.history = episodes, chunk, resampling, history
         table = episodes.table
-        keep = table.keep if unlabelled else table.keep & np.repeat(labelled(episodes), table.lengths)
+        keep = table.keep if unlabelled else table.keep & labelled(table)
         if resampling is not None:
             keep = keep & resampling.fits(table.lengths)  # the chunk of another has no action to learn from
         self._rows = None if keep.all() else np.flatnonzero(keep)
@@ -114,7 +114,7 @@ class Windows(Sequence[Window]):
             state=state,
             actions=actions,
             action_mask=action_mask,
-            instructions=self.episodes.instructions(episode),
+            instructions=self.episodes.wordings(episode, frame),
             windows=self,
             episode=int(episode),
             frame=int(frame),
@@ -153,8 +153,8 @@ class Windows(Sequence[Window]):
         return np.maximum(frames + self._past, 0)
 
 
-def labelled(episodes: Episodes) -> Bool[np.ndarray, "E"]:
-    """Which episodes have an instruction."""
-    table = episodes.table
+def labelled(table: Table) -> Bool[np.ndarray, "N"]:
+    """Which steps have an instruction."""
     said = np.array([bool(text.strip()) for text in table.texts])
-    return said[table.instructions[:, 0]]
+    whole = np.repeat(said[table.instructions[:, 0]], table.lengths)
+    return np.where(table.told >= 0, said[table.told], whole) if len(table.told) else whole

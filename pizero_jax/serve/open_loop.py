@@ -86,7 +86,8 @@ def predict(
             {"images": {camera: pictures[t] for camera, pictures in episode.images.items()}, "state": episode.state[t]}
             for t in some
         ]
-        chunks.append(trained.infer_batch(observations, [episode.instruction] * LOOKS, jax.random.fold_in(key, number)))
+        said = [episode.wordings(t)[0] for t in some]
+        chunks.append(trained.infer_batch(observations, said, jax.random.fold_in(key, number)))
     return np.concatenate(chunks)[: len(looks)]
 
 

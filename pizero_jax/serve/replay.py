@@ -60,7 +60,8 @@ def seen(episode: Episode, t: int) -> dict[str, Any]:
     """Step t as a request, with what was done from there on."""
     pictures: Mapping[str, Any] = {camera: of_steps[t] for camera, of_steps in episode.images.items()}
     images = {camera: decode(x) if isinstance(x, bytes) else np.asarray(x) for camera, x in pictures.items()}
-    prompt = {"prompt": episode.instruction} if episode.instruction.strip() else {}
+    instruction = episode.wordings(t)[0]
+    prompt = {"prompt": instruction} if instruction.strip() else {}
     return {"images": images, "state": episode.state[t], "recorded": episode.actions[t:], **prompt}
 
 

@@ -78,7 +78,9 @@ def test_episodes_hold_what_was_written(read, kind):
         np.testing.assert_array_equal(episode.state, expected["observation.state"])
         np.testing.assert_array_equal(episode.actions, expected["action"])
         assert episode.state.dtype == episode.actions.dtype == np.float32
-        assert episode.instructions == tuple(make_lerobot.tasks(index))
+        said = [make_lerobot.TASKS[task] for task in make_lerobot.task_indices(index)]
+        assert [episode.wordings(step) for step in range(len(episode))] == [(text,) for text in said]
+        assert [episodes.wordings(index, step) for step in range(len(episode))] == [(text,) for text in said]
         assert episode.index == index
         assert episode.keep.all()
         assert f"episode {index}" in episode.source

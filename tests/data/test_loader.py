@@ -9,12 +9,14 @@ import pytest
 from absl import logging
 
 from pizero_jax.config import DropoutConfig
-from pizero_jax.data import loader, normalize
+from pizero_jax.data import inspection, loader, normalize, rlds
+from pizero_jax.data.embodiments import table
 from pizero_jax.data.episodes import Episodes
 from pizero_jax.data.transforms import Processor
 from pizero_jax.data.windows import Windows
 from pizero_jax.errors import InputError
 from tests.data.make_rlds_tiny import FOLDER
+from tests.data.rewriting import robot
 
 
 def assert_equal(ours, theirs):
@@ -141,6 +143,52 @@ def test_training_draws_all_wordings_alike_and_validation_takes_the_first(data, 
         assert abs(drawn.count(wording) / len(drawn) - 1 / 3) < 4 * np.sqrt(2 / 9 / len(drawn))  # four deviations
     held_out = loader.validation_batches(whole, batch_size=8, count=2)[""]
     assert {text for batch in held_out for text in said(batch)} == {"reach"}
+
+
+def test_where_the_instruction_changes_each_row_has_that_of_its_frame(data, source):
+    """By steps in turn, one text for both of two episodes, the others as they were."""
+    episodes = [dataclasses.replace(episode, instructions=("reach", "grasp"), told=np.arange(len(episode)) % 2)
+                if episode.index < 2 else episode for episode in source.train.episodes]  # fmt: skip
+    train = Windows(Episodes.of(episodes), source.train.chunk)
+    whole = data._replace(sources=(source._replace(train=train, val=train),))
+    for step, batch in enumerate(draw(whole, 5, batch_size=24)):
+        places = [train.locate(i) for i in whole.order(0, 24)(step).windows.tolist()]
+        assert said(batch) == [
+            ("reach", "grasp")[frame % 2] if number < 2 else episodes[number].instruction.replace("_", " ")
+            for number, frame in places
+        ]
+
+
+def test_statistics_are_of_what_is_trained_on(change, monkeypatch):
+    """Half of the episodes say nothing, and move a thousand times as far."""
+    opened = rlds.open_split
+
+    def half(config, split, cache=None):
+        return Episodes.of([dataclasses.replace(e, instructions=("",), actions=1_000 * e.actions) if e.index % 2 else e
+                            for e in opened(config, split)])  # fmt: skip
+
+    plain = loader.open_data(change()).sources[0].train.episodes
+    monkeypatch.setattr(rlds, "open_split", half)
+    skipped = loader.open_data(change(unlabelled="skip")).sources[0].statistics["actions"]
+    kept = loader.open_data(change(unlabelled="keep")).sources[0].statistics["actions"]
+    actions = np.concatenate([episode.actions for episode in plain if episode.index % 2 == 0])
+    np.testing.assert_allclose(skipped.std, actions.std(axis=0), rtol=1e-3)
+    assert (kept.std > 100 * skipped.std).all()
+
+
+def test_a_robot_without_a_recorded_state_is_read_looked_at_and_trained_on(change, config, tmp_path, monkeypatch):
+    """As RoboTurk's, which is in most mixtures of Open X-Embodiment."""
+    folder, name = robot(tmp_path / "libero", state=8, action=7), "libero_spatial_no_noops"
+    without = dataclasses.replace(table.SPECIFICATIONS[name], state=(), derived={})
+    monkeypatch.setattr(table, "SPECIFICATIONS", {name: without})
+    config = change(path=str(folder), embodiment=name, cameras={"base_0_rgb": "base"})
+    data = loader.open_data(config)
+    assert data.sources[0].statistics["state"].mean.shape == (0,)
+    (batch,) = draw(data, 1)
+    np.testing.assert_array_equal(batch.observation.state, np.zeros((8, 6)))
+    assert batch.actions.any()
+    (found,) = inspection.inspect(config, data)
+    assert found.facts["episodes"] == 4
 
 
 def test_dropout_holds_in_training_only(change):

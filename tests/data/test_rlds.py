@@ -141,6 +141,23 @@ def test_an_instruction_that_only_another_field_says_comes_first(change, worded)
     assert {e.instructions for e in episodes if "record 1" in e.source} == {("",)}
 
 
+def test_an_instruction_that_changes_is_that_of_each_step(change, folder, tmp_path):
+    def add(number, features):
+        said = features["steps/language_instruction"].bytes_list.value
+        if number == 0:
+            said[:] = [b"reach" if i % 2 else b"grasp" for i in range(len(said))]
+
+    for file in folder.glob("*.tfrecord-*"):
+        edit(file, add)
+    plain = rlds.open_split(change().data, "train")
+    for _ in range(2):  # read, and remembered
+        values = dict(path=str(folder), index_dir=str(tmp_path / "index"))
+        for episode, before in zip(rlds.open_split(change(**values).data, "train"), plain, strict=True):
+            texts = [episode.wordings(step) for step in range(len(episode))]
+            turns = [(("grasp", "reach")[i % 2],) for i in range(len(episode))]
+            assert texts == (turns if "record 0" in episode.source else [before.instructions] * len(episode))
+
+
 def test_another_instruction_that_is_no_field_is_named(change):
     with pytest.raises(
         InputError, match=r"config.data.other_instructions\[0\] = 'language_instruction2' .*did you mean"

@@ -103,7 +103,7 @@ def half_labelled(windows) -> Episodes:
 
 
 def test_episodes_without_an_instruction_may_be_left_out(half_labelled):
-    assert labelled(half_labelled).tolist() == [True, False, True]
+    assert labelled(half_labelled.table).tolist() == [True] * 3 + [False] + [True] * 5
     kept, rest = Windows(half_labelled, 3), Windows(half_labelled, 3, unlabelled=False)
     assert (kept.counts.tolist(), rest.counts.tolist()) == ([3, 1, 5], [3, 0, 5])
     assert [rest.locate(index) for index in range(8)] == [(0, 0), (0, 1), (0, 2), *((2, frame) for frame in range(5))]
