@@ -11,6 +11,7 @@ from tqdm import tqdm
 from pizero_jax.config import DataConfig
 from pizero_jax.data import formats, lerobot_write, mixture, rlds_write
 from pizero_jax.data.episodes import Episode
+from pizero_jax.data.pictures import decode
 from pizero_jax.errors import InputError
 
 _JPEG_QUALITY = 95  # of frames that come from a video
@@ -35,16 +36,17 @@ def convert(
     if output.exists() and any(output.iterdir()):
         raise InputError(f"--output={output} is not empty; choose another folder or remove it")
     names = {"train": config.train_split, "val": config.val_split}
-    splits = {name: formats.open_split(config, split) for name, split in names.items()}
+    splits = {name: formats.open_split(config, split) for name, split in names.items() if split}
     for line in losses((episode for episodes in splits.values() for episode in episodes), to):
         print(f"warning: {line}", file=sys.stderr)
     with tqdm(total=int(sum(episodes.lengths.sum() for episodes in splits.values())), unit="step", disable=None) as bar:
-        counted = {name: _counted(episodes, bar) for name, episodes in splits.items()}
+        counts = dict.fromkeys(splits, 0)
+        counted = {name: _counted(name, episodes, config, counts, bar) for name, episodes in splits.items()}
         if to == "lerobot":
             lerobot_write.write(output, counted, fps=fps, robot=robot, video=video)
         else:
             _write_rlds(output, counted, config)
-    return _summary(output, {name: len(episodes) for name, episodes in splits.items()}, config)
+    return _summary(output, counts, config)
 
 
 def losses(episodes: Iterable[Episode], to: str) -> list[str]:
@@ -91,16 +93,40 @@ def _encoded(picture: bytes | np.ndarray) -> bytes:
     return picture if isinstance(picture, bytes) else rlds_write.encode_jpeg(picture, _JPEG_QUALITY)
 
 
-def _counted(episodes: Iterable[Episode], bar: tqdm) -> Iterator[Episode]:
+def _counted(
+    split: str, episodes: Iterable[Episode], config: DataConfig, counts: dict[str, int], bar: tqdm
+) -> Iterator[Episode]:
+    """The episodes, those with damaged pictures left out if the config skips such; `counts` adds up the others."""
     for episode in episodes:
-        yield episode
+        if config.on_corrupt == "skip" and (fault := _damaged_picture(episode)):
+            print(f"warning: left out: {fault}", file=sys.stderr)
+        else:
+            yield episode
+            counts[split] += 1
         bar.update(len(episode))
+
+
+def _damaged_picture(episode: Episode) -> str:
+    """What the first is, if there is one."""
+    for camera, pictures in episode.images.items():
+        for step in range(len(episode)):
+            try:
+                decode(picture) if isinstance(picture := pictures[step], bytes) else picture
+            except (InputError, ValueError) as error:
+                return f"{episode.source}, {camera}: the picture of step {step} cannot be decoded: {error}"
+    return ""
 
 
 def _summary(path: Path, counts: dict[str, int], config: DataConfig) -> str:
     """What was written, and the flags that read it."""
     parts = ", ".join(f"{count} episodes in {name!r}" for name, count in counts.items())
-    keys = {"path": path, "train_split": "train", "val_split": "val", "embodiment": "", "state": "state"}
+    keys = {
+        "path": path,
+        "train_split": "train",
+        "val_split": "val" if "val" in counts else "",
+        "embodiment": "",
+        "state": "state",
+    }
     keys |= {"action": "action", "instruction": "language_instruction"}
     keys |= {f"cameras.{camera}": camera for camera in config.cameras}
     return "\n".join(

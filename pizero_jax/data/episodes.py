@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 
 import numpy as np
+from absl import logging
 from jaxtyping import Bool, Float32, Int, Int32, Int64, UInt8
+
+_LINES = 20  # of the log, about damaged episodes
 
 Picture = bytes | UInt8[np.ndarray, "h w 3"]
 """A JPEG or PNG file, or grey levels."""
@@ -94,6 +97,17 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+
+def report_left_out(path: str, table: Table) -> None:
+    """Logs how many episodes are damaged, and the first of them."""
+    count, total = len(table.left_out), len(table.left_out) + len(table)
+    if count:
+        logging.warning("%s: %d of %d episodes are damaged and left out", path, count, total)
+    for line in table.left_out[:_LINES]:
+        logging.warning("left out: %s", line)
+    if count > _LINES:
+        logging.warning("left out: %d more", count - _LINES)
 
 
 def step_by_step(texts: Sequence[str]) -> tuple[tuple[str, ...], Int32[np.ndarray, "T"]]:

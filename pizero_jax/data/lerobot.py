@@ -6,9 +6,10 @@ decoded when they are taken.
 
 import dataclasses
 import difflib
+import functools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from pizero_jax.config import DataConfig
 from pizero_jax.data import lerobot_meta
-from pizero_jax.data.episodes import Cache, Episode, Episodes, Pictures, Table, step_by_step
+from pizero_jax.data.episodes import Cache, Episode, Episodes, Pictures, Table, report_left_out, step_by_step
 from pizero_jax.data.lerobot_meta import Meta, Record, hz
 from pizero_jax.data.video import Frames
 from pizero_jax.errors import InputError
@@ -37,20 +38,32 @@ def open_split(config: DataConfig, split: str, cache: Cache | None = None) -> Ep
     embedded pictures, and for videos the episode's share of the file, of which nothing is held.
 
     Raises:
-      InputError: for a split, feature or file that is missing, damaged or not finite, and metadata that contradict it.
+      InputError: for a split, feature or metadata that are missing or damaged, and, unless `config.on_corrupt` skips
+        those, for an episode whose file is missing, damaged, not finite or contradicts the metadata.
     """
     meta = lerobot_meta.read(config.path)
     fields = _fields(config, meta)
     records = [meta.records[index] for index in lerobot_meta.select(meta, config.path, split)]
-    episodes, rows = _read(meta, fields, records)
-    places = [[record.index, row.first] for record, row in zip(records, rows, strict=True)]
-    table = Table.of(episodes, _sizes(meta, fields, records), places)
+    left_out: list[str] = []
+
+    def damaged(error: InputError) -> None:
+        if config.on_corrupt == "raise":
+            raise error
+        left_out.append(str(error))
+
+    found = _read(meta, fields, records, damaged)
+    if not found:
+        raise InputError(f"split {split!r} of config.data.path = {config.path!r} has no episode that is whole: "
+                         f"{left_out[0]}")  # fmt: skip
+    places = [[one.record.index, one.first] for one in found]
+    table = Table.of([one.episode for one in found], [one.size for one in found], places, left_out)
+    report_left_out(config.path, table)
 
     def pictures(number: int) -> Pictures:
-        return _pictures(meta, fields, records[number], rows[number])
+        return _pictures(meta, fields, found[number])
 
     def source(number: int) -> str:
-        return f"{records[number].data}: episode {records[number].index}"
+        return f"{found[number].record.data}: episode {found[number].record.index}"
 
     return Episodes(table, pictures, source, tuple(config.cameras), cache)
 
@@ -104,33 +117,58 @@ def _is_number(feature: Mapping[str, Any]) -> bool:
     return feature["dtype"].startswith(("float", "int", "uint", "bool"))
 
 
-class _Rows(NamedTuple):
-    """Those of an episode in its Parquet file."""
+class _Found(NamedTuple):
+    """An episode without its pictures, and where these are."""
 
-    first: int
+    record: Record
+    episode: Episode
+    first: int  # row in its Parquet file
     times: Float32[np.ndarray, "T"]  # seconds of the episode
+    size: int  # bytes that its encoded pictures take
 
 
-def _read(meta: Meta, fields: _Fields, records: Sequence[Record]) -> tuple[list[Episode], list[_Rows]]:
-    """The numbers of each record, without pictures, and where they come from; a file is read once."""
+def _read(
+    meta: Meta, fields: _Fields, records: Sequence[Record], damaged: Callable[[InputError], None]
+) -> list[_Found]:
+    """Of the records those that are whole; `damaged` hears of the others. A file is read once."""
     by_file: dict[Path, list[int]] = {}
     for number, record in enumerate(records):
         by_file.setdefault(record.data, []).append(number)
-    episodes, rows = {}, {}
+    found, size = {}, _sizes(meta, fields)
     for file, numbers in tqdm(by_file.items(), unit="file", desc="reading", disable=None, delay=2):
-        columns = _columns(meta, fields, file)
+        try:
+            columns = _columns(meta, fields, file)
+        except InputError as error:
+            for number in numbers:
+                damaged(InputError(f"episode {records[number].index}: {error}"))
+            continue
         runs = _runs(columns["episode_index"])
         for number in numbers:
-            first, steps = runs.get(records[number].index, (0, 0))
-            if steps != records[number].steps:
-                raise InputError(
-                    f"{file} has {steps} frames of episode {records[number].index} in a row, the list of episodes "
-                    f"{records[number].steps}; download or make the data set again"
-                )
-            values = {name: column[first : first + steps] for name, column in columns.items()}
-            episodes[number] = _episode(meta, fields, records[number], values, number)
-            rows[number] = _Rows(first, values["timestamp"].astype(np.float32))
-    return [episodes[i] for i in range(len(records))], [rows[i] for i in range(len(records))]
+            try:
+                found[number] = _find(meta, fields, records[number], columns, runs, size)
+            except InputError as error:
+                damaged(error)
+    return [found[number] for number in sorted(found)]
+
+
+def _find(
+    meta: Meta,
+    fields: _Fields,
+    record: Record,
+    columns: Mapping[str, np.ndarray],
+    runs: Mapping[int, tuple[int, int]],
+    size: Callable[[Record], int],
+) -> _Found:
+    """A record among the columns of its file."""
+    first, steps = runs.get(record.index, (0, 0))
+    if steps != record.steps:
+        raise InputError(
+            f"{record.data} has {steps} frames of episode {record.index} in a row, the list of episodes "
+            f"{record.steps}; download or make the data set again"
+        )
+    values = {name: column[first : first + steps] for name, column in columns.items()}
+    episode = _episode(meta, fields, record, values)
+    return _Found(record, episode, first, values["timestamp"].astype(np.float32), size(record))
 
 
 def _columns(meta: Meta, fields: _Fields, file: Path) -> dict[str, np.ndarray]:
@@ -160,7 +198,7 @@ def _runs(indices: Int64[np.ndarray, "N"]) -> dict[int, tuple[int, int]]:
     return {int(indices[first]): (int(first), int(n)) for first, n in zip(firsts, steps, strict=True)}
 
 
-def _episode(meta: Meta, fields: _Fields, record: Record, values: Mapping[str, np.ndarray], number: int) -> Episode:
+def _episode(meta: Meta, fields: _Fields, record: Record, values: Mapping[str, np.ndarray]) -> Episode:
     where = f"{record.data}: episode {record.index}"
     for name, column in values.items():
         broken = ~np.isfinite(column).reshape(record.steps, -1).all(1)
@@ -175,14 +213,14 @@ def _episode(meta: Meta, fields: _Fields, record: Record, values: Mapping[str, n
         state=values[fields.state].astype(np.float32),
         actions=values[fields.actions].astype(np.float32),
         instructions=tasks if len(tasks) > 1 else tuple(dict.fromkeys((*tasks, *record.tasks))),
-        index=number,
+        index=0,
         keep=np.ones(record.steps, bool),
         told=told if len(tasks) > 1 else None,
     )
 
 
-def _sizes(meta: Meta, fields: _Fields, records: Sequence[Record]) -> list[int]:
-    """Encoded bytes of the pictures of each record: its share, by frames, of what they take in its files."""
+def _sizes(meta: Meta, fields: _Fields) -> Callable[[Record], int]:
+    """For the encoded bytes of the pictures of a record: its share, by frames, of what they take in its files."""
     images, videos = fields.of(meta, "image"), fields.of(meta, "video")
 
     def files(record: Record) -> list[tuple[Path, bool]]:
@@ -191,12 +229,17 @@ def _sizes(meta: Meta, fields: _Fields, records: Sequence[Record]) -> list[int]:
     frames = Counter()
     for record in meta.records:
         frames.update({file: record.steps for file, _ in files(record)})
-    taken = {}
-    for file, embedded in dict.fromkeys(file for record in records for file in files(record)):
+
+    @functools.cache
+    def taken(file: Path, embedded: bool) -> int:
         if not file.exists():
             raise InputError(f"{file} is missing; download the data set again")
-        taken[file] = _embedded_bytes(file, images) if embedded else file.stat().st_size
-    return [sum(taken[file] * record.steps // frames[file] for file, _ in files(record)) for record in records]
+        return _embedded_bytes(file, images) if embedded else file.stat().st_size
+
+    def size(record: Record) -> int:
+        return sum(taken(file, embedded) * record.steps // frames[file] for file, embedded in files(record))
+
+    return size
 
 
 def _embedded_bytes(file: Path, features: Sequence[str]) -> int:
@@ -207,14 +250,14 @@ def _embedded_bytes(file: Path, features: Sequence[str]) -> int:
     return sum(chunk.total_compressed_size for chunk in chunks if chunk.path_in_schema.startswith(names))
 
 
-def _pictures(meta: Meta, fields: _Fields, record: Record, rows: _Rows) -> Pictures:
-    embedded = _embedded(record, rows.first, fields.of(meta, "image"))
+def _pictures(meta: Meta, fields: _Fields, found: _Found) -> Pictures:
+    embedded = _embedded(found.record, found.first, fields.of(meta, "image"))
 
     def of(name: str) -> Sequence[Any]:
         if name in embedded:
             return embedded[name]
-        file, start = record.clips[name]
-        return Frames(file, start + rows.times.astype(np.float64), meta.fps)
+        file, start = found.record.clips[name]
+        return Frames(file, start + found.times.astype(np.float64), meta.fps)
 
     return {camera: of(name) for camera, name in fields.cameras.items()}
 

@@ -177,7 +177,7 @@ def _path(root: Path, info: Mapping[str, Any], key: str, **values: Any) -> Path:
 def _lines(file: Path, keys: set[str]) -> Iterator[dict[str, Any]]:
     if not file.exists():
         raise InputError(f"{file} is missing; {_AGAIN}")
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip():
             row = _parsed(line, f"{file}: line {number}")
             if missing := keys - row.keys():

@@ -127,13 +127,14 @@ class _Writer:
         for text in episode.instructions:
             self._tasks.setdefault(text, len(self._tasks))
         images = {f"{_IMAGES}{camera}": pictures for camera, pictures in episode.images.items()}
+        where = _named(episode, index)
         tasks = [self._tasks[episode.wordings(step)[0]] for step in range(len(episode))]
         numbers = _numbers(episode, index, start, tasks, fps)
-        clips = self._record(images, index) if self._video else {}
+        clips = self._record(images, where) if self._video else {}
         columns = {name: _column(values) for name, values in numbers.items()}
         columns |= {} if self._video else {name: _embedded(pictures) for name, pictures in images.items()}
         found = {name: stats.of_numbers(values) for name, values in numbers.items()}
-        found |= {name: stats.of_pictures(_sample(pictures)) for name, pictures in images.items()}
+        found |= {name: stats.of_pictures(_sample(pictures, f"{where}, {name}")) for name, pictures in images.items()}
         self._rows.append(
             {"episode_index": index, "tasks": list(episode.instructions), "length": len(episode)}
             | {f"data/{key}": value for key, value in self._data.add(columns).items()}
@@ -147,7 +148,7 @@ class _Writer:
         if len(self._rows) == _ROWS:
             self._write_rows()
 
-    def _record(self, images: Mapping[str, Sequence[Picture]], index: int) -> dict[str, Any]:
+    def _record(self, images: Mapping[str, Sequence[Picture]], where: str) -> dict[str, Any]:
         """Appends an episode to the videos; what the list of episodes says of them."""
         row = {}
         for name, pictures in images.items():
@@ -156,7 +157,7 @@ class _Writer:
                 template, limit = _VIDEO.replace("{video_key}", name), self._info["video_files_size_in_mb"] << 20
                 options = {"fps": self._info["fps"], "size": (height, width)}
                 self._clips[name] = Clips(self._folder, template, limit, **options)
-            frames = _frames(pictures, (height, width, 3), f"episode {index}, {name}")
+            frames = _frames(pictures, (height, width, 3), f"{where}, {name}")
             row |= {f"videos/{name}/{key}": value for key, value in self._clips[name].add(frames).items()}
         return row
 
@@ -176,7 +177,7 @@ def _features(episode: Episode, fps: float, video: bool, index: int) -> dict[str
         dtype = "float32" if name == "timestamp" else "int64"
         features[name] = {"dtype": dtype, "shape": [1], "names": None}
     for camera, pictures in episode.images.items():
-        shape = list(_rgb(pictures[0]).shape)
+        shape = list(_rgb(pictures, 0, f"{_named(episode, index)}, {camera}").shape)
         feature = {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
         if video:
             if shape[0] % 2 or shape[1] % 2:
@@ -248,22 +249,27 @@ def _png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return file.getvalue()
 
 
-def _rgb(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
+def _named(episode: Episode, index: int) -> str:
+    """Where it comes from, if it says so."""
+    return episode.source or f"episode {index}"
+
+
+def _rgb(pictures: Sequence[Picture], step: int, where: str) -> UInt8[np.ndarray, "h w 3"]:
     try:
-        return decode(picture) if isinstance(picture, bytes) else picture
-    except ValueError as error:
-        raise InputError(f"a picture cannot be decoded: {error}") from error
+        return decode(picture) if isinstance(picture := pictures[step], bytes) else picture
+    except (InputError, ValueError) as error:
+        raise InputError(f"{where}: the picture of step {step} cannot be decoded: {error}") from error
 
 
-def _sample(pictures: Sequence[Picture]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+def _sample(pictures: Sequence[Picture], where: str) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """Some pictures of an episode, evenly spaced."""
     for i in np.unique(np.linspace(0, len(pictures) - 1, _SAMPLES).round().astype(int)):
-        yield _rgb(pictures[int(i)])
+        yield _rgb(pictures, int(i), where)
 
 
 def _frames(pictures: Sequence[Picture], shape: tuple[int, ...], where: str) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    for i, picture in enumerate(pictures):
-        frame = _rgb(picture)
+    for i in range(len(pictures)):
+        frame = _rgb(pictures, i, where)
         if frame.shape != shape:
             raise InputError(f"{where} has a picture of shape {frame.shape} at step {i}; the first has {shape}")
         yield frame

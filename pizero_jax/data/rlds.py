@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 from etils import epath
 from jaxtyping import Float32
 from tqdm import tqdm
@@ -19,12 +18,11 @@ from tqdm import tqdm
 from pizero_jax import cores
 from pizero_jax.config import DataConfig
 from pizero_jax.data import index
-from pizero_jax.data.episodes import Cache, Episode, Episodes, Table, step_by_step
+from pizero_jax.data.episodes import Cache, Episode, Episodes, Table, report_left_out, step_by_step
 from pizero_jax.data.records import read_record, read_records
 from pizero_jax.errors import InputError
 
 _NATIVE = ("tfrecord", "array_record")
-_LINES = 20  # of the log, about damaged records
 
 Read = Callable[[Mapping[str, Any]], Episode]
 """From the features of a tf.Example to an episode, its place still 0."""
@@ -49,7 +47,7 @@ def open_split(config: DataConfig, split: str, cache: Cache | None = None) -> Ep
         files = rlds_tf.copies(files, info.file_format.value, config.index_dir)
         parts = [part.replace(filename=file) for part, file in zip(parts, files, strict=True)]
     table = index.table(config.index_dir, _key(config, split, files), lambda: _look(config, split, parts, read))
-    _report(config, table)
+    report_left_out(config.path, table)
 
     def pictures(number: int) -> Mapping[str, list[bytes]]:
         file, place, _ = table.places[number].tolist()
@@ -71,16 +69,6 @@ def _parts(config: DataConfig, info: Any, split: str) -> Sequence[Any]:
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"split {split!r} of config.data.path = {config.path!r} is no slice: {reason}") from error
-
-
-def _report(config: DataConfig, table: Table) -> None:
-    if table.left_out:
-        count, total = len(table.left_out), len(table.left_out) + len(table)
-        logging.warning("%s: %d of %d episodes are damaged and left out", config.path, count, total)
-        for line in table.left_out[:_LINES]:
-            logging.warning("left out: %s", line)
-        if count > _LINES:
-            logging.warning("left out: %d more", count - _LINES)
 
 
 def _open_info(config: DataConfig) -> Any:

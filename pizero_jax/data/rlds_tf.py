@@ -1,8 +1,10 @@
 """Files that only TensorFlow reads (Riegeli, Parquet), copied once as TFRecord by tf.data in another process."""
 
 import hashlib
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,12 +46,13 @@ def _copy(file_format: str, source: str, target: Path) -> None:
         raise InputError("it needs TensorFlow: pip install 'pizero_jax[tf]'") from error
     from tensorflow_datasets.core import file_adapters
 
-    unfinished = target.with_suffix(".writing")
+    handle, unfinished = tempfile.mkstemp(prefix=".writing-", dir=target.parent)  # others may write the same copy
+    os.close(handle)
     adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat(file_format)]
-    with tf.io.TFRecordWriter(str(unfinished)) as writer:
+    with tf.io.TFRecordWriter(unfinished) as writer:
         for record in adapter.make_tf_data(source).as_numpy_iterator():
             writer.write(record)
-    unfinished.rename(target)
+    os.replace(unfinished, target)
 
 
 if __name__ == "__main__":

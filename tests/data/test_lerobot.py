@@ -196,8 +196,30 @@ def test_a_split_opens_only_the_files_of_its_episodes(read, broken):
     (folder / "data/chunk-001/episode_000005.parquet").unlink()
     shutil.rmtree(folder / "videos/chunk-001")
     assert len(read(folder, "train[:4]")) == 4
-    with pytest.raises(InputError, match=r"episode_000005\.parquet is missing"):
+    with pytest.raises(InputError, match=r"episode_00000[45]\.(mp4|parquet) is missing"):
         read(folder)
+
+
+def test_damaged_episodes_may_be_left_out_and_are_named(read, broken):
+    """A number that is not finite, a cut file and a video that is missing."""
+    folder = broken("v2.1", "video")
+    nan, cut = (folder / f"data/chunk-000/episode_00000{i}.parquet" for i in (0, 1))
+    actions = make_lerobot.numbers(0)["action"]
+    actions[2] = np.nan
+    replace_column(nan, "action", pa.array(list(actions)))
+    cut.write_bytes(cut.read_bytes()[:-100])
+    (folder / "videos/chunk-000/observation.images.wrist/episode_000002.mp4").unlink()
+    with pytest.raises(InputError):
+        read(folder)
+    episodes = read(folder, on_corrupt="skip")
+    assert [seen(episode, "hand", 1) for episode in episodes] == [(1, i, 1) for i in (3, 4, 5)]
+    np.testing.assert_array_equal(episodes[0].actions, make_lerobot.numbers(3)["action"])
+    first, second, third = episodes.table.left_out
+    assert "episode 0, action is not finite at frame 2" in first
+    assert second.startswith(f"episode 1: {cut} is damaged")
+    assert "episode_000002.mp4 is missing" in third
+    with pytest.raises(InputError, match=r"'train\[:3\]' of .* has no episode that is whole: .*not finite"):
+        read(folder, "train[:3]", on_corrupt="skip")
 
 
 def test_a_feature_of_one_number_is_a_vector_of_one(read):
@@ -263,6 +285,14 @@ def test_metadata_that_are_no_json_are_named(read, broken, content):
     (folder / "meta/info.json").write_text(content)
     with pytest.raises(InputError, match=r"info\.json is no JSON object"):
         read(folder)
+
+
+def test_a_task_may_hold_whatever_unicode_calls_a_line_break(read, broken):
+    folder = broken("v2.1", "video")
+    tasks = [{"task_index": i, "task": text} for i, text in enumerate(("öffne\u2028sie", "close\u0085it"))]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in tasks)
+    (folder / "meta/tasks.jsonl").write_text(lines, encoding="utf-8")
+    assert {episode.wordings(0)[0] for episode in read(folder)} == {"öffne\u2028sie", "close\u0085it"}
 
 
 def test_a_line_of_the_metadata_that_lacks_a_key_is_named(read, broken):

@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from pizero_jax.data.episodes import Episode
 from pizero_jax.data.pictures import decode
 from pizero_jax.errors import InputError
 from tests.data import make_lerobot, make_rlds_tiny
+from tests.data.rewriting import edit
 
 ROOT = Path(__file__).parents[2]
 RLDS_TINY = ROOT / "tests/data/rlds_tiny"
@@ -118,6 +120,42 @@ def test_lerobot_v21_becomes_v30_at_the_same_rate(config, tmp_path):
             np.testing.assert_array_equal(episode.actions, make_lerobot.numbers(i)["action"])
             frames = [make_lerobot.spelled(image) for image in episode.images["left_wrist_0_rgb"]]
             assert frames == [(1, i, t) for t in range(make_lerobot.LENGTHS[i])]
+
+
+@pytest.mark.parametrize("to", ["lerobot", "rlds"])
+def test_a_task_that_changes_stays_with_its_frames(config, tmp_path, to):
+    old = make_lerobot.write_v30(tmp_path / "old", "image")
+    cameras = {"base_0_rgb": "top", "left_wrist_0_rgb": "wrist"}
+    source = written(config, old, train_split="train[2:4]", val_split="", cameras=cameras)
+    said = convert.convert(source, tmp_path / "new", to)
+    assert "2 episodes in 'train'" in said
+    assert "--config.data.val_split=\n" in said
+    reads = {"lerobot": {}, "rlds": dict(instruction="language_instruction")}[to]
+    for episode in formats.open_split(written(config, tmp_path / "new", **reads), "train"):
+        (index,) = (i for i in (2, 3) if make_lerobot.LENGTHS[i] == len(episode))  # TFDS shuffles episodes
+        texts = [episode.wordings(step)[0] for step in range(len(episode))]
+        assert texts == [make_lerobot.TASKS[task] for task in make_lerobot.task_indices(index)]
+
+
+@pytest.mark.parametrize("to", ["lerobot", "rlds"])
+def test_an_episode_with_a_damaged_picture_may_be_left_out_and_is_named(config, tmp_path, capsys, to):
+    folder = shutil.copytree(RLDS_TINY, tmp_path / "old")
+
+    def cut(number, features):
+        pictures = features["steps/observation/image"].bytes_list.value
+        pictures[2] = pictures[2][:-200] if number == 1 else pictures[2]
+
+    (file,) = folder.glob("*train*00000-*")
+    edit(file, cut)
+    broken = dataclasses.replace(config, path=str(folder), on_corrupt="skip")
+    said = convert.convert(broken, tmp_path / "new", to, fps=10)
+    episodes = len(formats.open_split(config, "train"))
+    assert f"{episodes - 1} episodes in 'train'" in said
+    assert len(formats.open_split(written(config, tmp_path / "new"), "train")) == episodes - 1
+    assert f"left out: {file}: record 1, base_0_rgb: the picture of step 2 cannot be decoded" in capsys.readouterr().err
+    if to == "lerobot":
+        with pytest.raises(InputError, match=r"record 1, .*base_0_rgb: the picture of step 2 cannot be decoded"):
+            convert.convert(dataclasses.replace(config, path=str(folder)), tmp_path / "none", to, fps=10)
 
 
 def test_what_a_format_has_no_place_for_is_told(config):
