@@ -1,10 +1,9 @@
 """Files that only TensorFlow reads (Riegeli, Parquet), copied once as TFRecord by tf.data in another process."""
 
 import hashlib
-import os
 import subprocess
 import sys
-import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,13 +45,12 @@ def _copy(file_format: str, source: str, target: Path) -> None:
         raise InputError("it needs TensorFlow: pip install 'pizero_jax[tf]'") from error
     from tensorflow_datasets.core import file_adapters
 
-    handle, unfinished = tempfile.mkstemp(prefix=".writing-", dir=target.parent)  # others may write the same copy
-    os.close(handle)
+    unfinished = target.with_suffix(f".{uuid.uuid4().hex}.writing")  # others may write the same copy
     adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat(file_format)]
-    with tf.io.TFRecordWriter(unfinished) as writer:
+    with tf.io.TFRecordWriter(str(unfinished)) as writer:
         for record in adapter.make_tf_data(source).as_numpy_iterator():
             writer.write(record)
-    os.replace(unfinished, target)
+    unfinished.replace(target)
 
 
 if __name__ == "__main__":
