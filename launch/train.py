@@ -94,7 +94,7 @@ def train(
     threads = {"threads": config.data.threads, "prefetch": config.data.prefetch}
     held_out = loader.validation_batches(data, count=config.validation.batches, **size)
     processes.meet("data opened", seconds)
-    processes.from_first("workdir made", lambda: workdirs.begin(workdir, metadata, overwrite=overwrite), seconds)
+    processes.from_first("workdir made", lambda: workdirs.begin(workdir, metadata, data, overwrite=overwrite), seconds)
     state = loop.fit(
         config,
         policy,

@@ -3,9 +3,15 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from pizero_jax.config import TrainConfig, differences
+from pizero_jax.data import normalize, splits
+from pizero_jax.data.loader import Data
+from pizero_jax.data.normalize import Statistics
 from pizero_jax.errors import InputError
 from pizero_jax.old_configs import completed
 from pizero_jax.train import checkpoint
@@ -16,6 +22,8 @@ FREE = (
     "steps", "accumulation", "nonfinite", "profile", "mesh", "distributed", "compile_cache", "validation", "checkpoint",
     "log", "wandb", "env", "init", "data.path", "data.index_dir", "data.threads", "data.prefetch",
 )  # fmt: skip
+
+_SAME = 1e-6  # of a statistic, or of its standard deviation; what one version computes is the same to the last bit
 
 
 def check(workdir: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
@@ -50,11 +58,45 @@ def action_tokens(workdir: Path) -> dict | None:
     return json.loads(file.read_text()).get("action_tokens") if file.exists() else None
 
 
-def begin(workdir: Path, metadata: dict, *, overwrite: bool) -> None:
-    """Makes the folder, and says in it what runs there."""
-    workdir.mkdir(parents=True, exist_ok=True)
+def check_data(workdir: Path, data: Data) -> None:
+    """InputError unless the data are those that the run in the workdir began with, wherever they lie now."""
+    file = workdir / "config.json"
+    if not file.exists():
+        return
+    saved = normalize.by_data_set(json.loads(file.read_text())["statistics"])
+    for source in data.sources:
+        changes = [
+            change
+            for name, now in source.statistics.items()
+            for change in _changes(name, saved[source.name][name], now)
+        ]
+        if changes:
+            with splits.naming(source.name):
+                raise InputError(f"config.data.path = {source.config.path!r}: the data have changed since the run in "
+                                 f"--workdir={workdir} began: {changes[0]}; give back the data it began with, or start "
+                                 "a new --workdir")  # fmt: skip
+
+
+def _changes(name: str, before: Statistics, now: Statistics) -> Iterator[str]:
+    """What differs, of what is known; not the quantiles, which earlier versions took more exactly."""
+    if before.count and before.count != now.count:
+        yield f"{name}: {now.count:,} rows, were {before.count:,}"
+    if len(before.mean) != len(now.mean):
+        yield f"{name}: {len(now.mean)} dimensions, were {len(before.mean)}"
+        return
+    for key in ("mean", "std", "min", "max"):
+        old, new = getattr(before, key), getattr(now, key)
+        for i in np.flatnonzero(abs(new - old) > _SAME * (abs(old) + before.std)):  # none where one is unknown
+            yield f"the {key} of {name}[{i}] is {new[i]:.6g}, was {old[i]:.6g}"
+
+
+def begin(workdir: Path, metadata: dict, data: Data, *, overwrite: bool) -> None:
+    """Makes the folder, and says in it what runs there; InputError if the run there began with other data."""
     if overwrite:
         _clear(workdir)
+    else:
+        check_data(workdir, data)
+    workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "config.json").write_text(json.dumps(metadata, indent=2) + "\n")
 
 
