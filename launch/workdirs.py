@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+import launch
 from pizero_jax.config import TrainConfig, differences
 from pizero_jax.data import normalize, splits
 from pizero_jax.data.loader import Data
@@ -30,10 +31,12 @@ def check(workdir: Path, config: TrainConfig, *, resume: bool, overwrite: bool) 
     """Makes sure that nothing in the workdir is lost or mixed up; changes nothing.
 
     Raises:
-      InputError: the workdir is in use and no flag says what to do, or its run cannot be resumed with this config.
+      InputError: the workdir is no folder, or is in use and no flag says what to do, or its run cannot be resumed with
+        this config.
     """
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other")
+    launch.writable("workdir", workdir)
     used = workdir.exists() and any(workdir.iterdir())
     is_run = (workdir / "config.json").exists() or (workdir / checkpoint.FOLDER).is_dir()
     if used and not (resume or overwrite):

@@ -219,6 +219,8 @@ MISTAKES = [
     (["--config.steps=0"], ["config.steps = 0"]),
     (["--resume", "--overwrite"], ["--resume", "--overwrite"]),
     (["--workdir="], ["--workdir"]),
+    (["--workdir=gs://bucket/run"], ["--workdir=gs://bucket/run", "mount", "docs/launch.md"]),
+    (["--workdir=README.md"], ["--workdir=README.md", "no folder"]),
 ]
 
 
@@ -232,6 +234,7 @@ def test_a_mistake_is_one_clear_line_and_nothing_is_written(forked, tmp_path):
         assert "Traceback" not in result.stderr, flags
         assert all(word in errors[0] for word in words), (flags, errors[0])
         assert not workdir.exists(), flags
+        assert not (ROOT / "gs:").exists(), flags
 
 
 def test_a_truncated_record_is_named_before_training(forked, tmp_path):
