@@ -32,6 +32,7 @@ from pizero_jax.nn.layers import equations
 from pizero_jax.provenance import versions
 from pizero_jax.report import figures, parameters, tables
 from pizero_jax.train import freeze, initial, loop, optimizer, speed
+from pizero_jax.train.checkpoint import Checkpoints
 from pizero_jax.train.validate import Look
 from pizero_jax.types import Policy
 
@@ -75,7 +76,7 @@ def train(
     meshes.check_batch_size(config.batch_size, mesh, config.accumulation)
     policy = policies.make(config.policy, config.loss)
     given = None
-    if config.init.weights:
+    if config.init.weights and not (resume and Checkpoints(workdir).steps):  # nothing is taken from them later
         given = initial.given_params(config.init.weights, nn.unbox(jax.eval_shape(policy.init, jax.random.key(0))))
     if len(data.sources) > 1 and first:
         print(mixture_table(data, config), file=sys.stderr)
