@@ -41,7 +41,7 @@ class Logged:
 
     def curve(self, metric: str) -> tuple[list[int], list[float]]:
         """Steps and values of one metric, without those that are not finite."""
-        points = [(record["step"], record[metric]) for record in self.metrics if _is_number(record.get(metric))]
+        points = [(record["step"], record[metric]) for record in self.metrics if is_number(record.get(metric))]
         return [step for step, _ in points], [value for _, value in points]
 
 
@@ -88,7 +88,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is one that is finite."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
@@ -160,7 +161,7 @@ def over_seeds(records: Sequence[Record], keys: Sequence[str], metrics: Sequence
     for members in groups.values():
         row = {key: members[0][key] for key in keys} | {"runs": len(members)}
         for metric in metrics:
-            values = [member[metric] for member in members if _is_number(member.get(metric))]
+            values = [member[metric] for member in members if is_number(member.get(metric))]
             if values:
                 row |= {metric: sum(values) / len(values), f"{metric} least": min(values)}
                 row |= {f"{metric} largest": max(values)}
