@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pizero_jax.errors import InputError
+from pizero_jax.old_configs import completed
 from pizero_jax.report.intervals import wilson
 
 Record = dict[str, Any]
@@ -28,7 +29,7 @@ _INSIDE = ("checkpoints", "tensorboard", "wandb", "profile")  # folders of a run
 
 @dataclasses.dataclass(frozen=True)
 class Logged:
-    """One run: its config with dotted keys, its metrics as they were written, and its evaluation if there was one."""
+    """One run: its config as of today with dotted keys, its metrics as written, and its evaluation if there was one."""
 
     name: str
     config: Mapping[str, Any]
@@ -56,7 +57,7 @@ def find(folder: str | Path) -> list[Logged]:
         folders[:] = sorted(name for name in folders if name not in _INSIDE)
         if "config.json" in files and (metadata := _json(Path(place) / "config.json")) and "config" in metadata:
             name = Path(place).relative_to(folder).as_posix()
-            config = dict(_flat(metadata["config"]))
+            config = dict(_flat(completed(metadata["config"])))
             metrics = list(_lines(Path(place) / "metrics.jsonl"))
             found.append(Logged(name if name != "." else folder.name, config, metrics,
                                 _json(Path(place) / "evaluation.json")))  # fmt: skip
