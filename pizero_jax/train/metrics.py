@@ -25,13 +25,13 @@ class MetricsLog:
     """Appends records to `metrics.jsonl`, and to TensorBoard and wandb."""
 
     def __init__(self, workdir: Path, config: dict[str, Any], wandb_config: WandbConfig, resume_step: int = 0):
+        self._wandb = _start_wandb(workdir, config, wandb_config)  # may fail
         self.path = workdir / "metrics.jsonl"
         self._forget_after(resume_step)
         self._file = self.path.open("ab", buffering=0)
         self._waiting = b""
         self._latest: tuple[int, dict[str, float]] = (resume_step, {})
         self._events = Events(workdir / EVENTS, resume_step)
-        self._wandb = _start_wandb(workdir, config, wandb_config)
 
     def _forget_after(self, step: int) -> None:
         """Drops records of steps that the resumed run computes again."""
