@@ -138,7 +138,7 @@ def get_config() -> ConfigDict:
     c.profile = ConfigDict()
     c.profile.steps = ()  # (10, 15) traces steps 11 to 15 into <workdir>/profile, for TensorBoard's profiler or XProf
     c.wandb = ConfigDict()
-    c.wandb.mode = "auto"  # online if logged in, else offline; or "online", "offline", "disabled"
+    c.wandb.mode = "auto"  # online if logged in and W&B answers, else offline; or "online", "offline", "disabled"
     c.wandb.project = "pizero_jax"
     c.wandb.group = ""  # runs that belong together, such as the seeds of one config
     c.wandb.tags = ()

@@ -29,6 +29,9 @@ def run(main: Callable[[], None], *, config_needed: bool = True) -> None:
 
 def writable(flag: str, folder: Path) -> None:
     """InputError unless files can be written to the folder, which need not be there yet."""
+    if bucket := re.fullmatch(r"(\w\w+):/+(.*)", str(folder)):  # a Path has one slash
+        raise InputError(f"--{flag}={bucket[1]}://{bucket[2]} is no folder: mount the bucket and name a folder in it, "
+                         "as docs/launch.md does with gcsfuse")  # fmt: skip
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise InputError(f"--{flag}={folder}: {there} is no folder that can be written to")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -102,7 +103,18 @@ def of_file(place: str) -> list[Overrides]:
         if not (isinstance(overrides, Mapping) and all(isinstance(key, str) for key in overrides)):
             raise InputError(f"--sweep={place}: point {index} is {overrides!r}; it should be a dict of config keys, "
                              "such as {'optimizer.peak': 1e-4}")  # fmt: skip
-    return [dict(overrides) for overrides in yielded]
+    return [_of_python(overrides) for overrides in yielded]
+
+
+def _of_python(value: Any) -> Any:
+    """The same with Python's numbers in place of NumPy's, which the command line cannot carry."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _of_python(inner) for key, inner in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(map(_of_python, value))
+    return value
 
 
 def _is_of(module: str, value: Callable | Any) -> bool:

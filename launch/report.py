@@ -108,7 +108,8 @@ def facts(records: Sequence[Record], metrics: Sequence[str]) -> dict[str, Any]:
     finished = sum(record["finished"] for record in records)
     found: dict[str, Any] = {"runs": len(records), "finished": finished}
     for metric in metrics:
-        found[f"least {metric}"] = min(record[metric] for record in records if metric in record)
+        values = [record[metric] for record in records if runs.is_number(record.get(metric))]
+        found |= {f"least {metric}": min(values)} if values else {}
     rates = [record["success"] for record in records if "success" in record]
     return found | ({"best success": f"{max(rates):.0%}"} if rates else {})
 

@@ -10,7 +10,6 @@ several hosts the same command runs once on each: docs/many_hosts.md.
 import dataclasses
 import json
 import re
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,17 +22,17 @@ from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
 import launch
+from launch import workdirs
 from pizero_jax import mesh as meshes
 from pizero_jax import policies, processes
-from pizero_jax.config import TrainConfig, build, differences
+from pizero_jax.config import TrainConfig, build
 from pizero_jax.data import loader, normalize
 from pizero_jax.errors import InputError
 from pizero_jax.nn.layers import equations
-from pizero_jax.old_configs import completed
 from pizero_jax.provenance import versions
 from pizero_jax.report import figures, parameters, tables
-from pizero_jax.train import checkpoint, freeze, initial, loop, optimizer, speed
-from pizero_jax.train.metrics import EVENTS
+from pizero_jax.train import freeze, initial, loop, optimizer, speed
+from pizero_jax.train.checkpoint import Checkpoints
 from pizero_jax.train.validate import Look
 from pizero_jax.types import Policy
 
@@ -42,12 +41,6 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
 RESUME = flags.DEFINE_bool("resume", False, "Go on from the newest checkpoint in the workdir.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove what the workdir holds of an earlier run.")
 JSON = flags.DEFINE_bool("json", False, "Print the last metrics as JSON.")
-
-# What a resumed run may change: everything else would make it another run.
-FREE = (
-    "steps", "accumulation", "nonfinite", "profile", "mesh", "distributed", "compile_cache", "validation", "checkpoint",
-    "log", "wandb", "env", "init", "data.path", "data.index_dir", "data.threads", "data.prefetch",
-)  # fmt: skip
 
 DIMENSIONS = 8  # of the actions, that pictures of chunks show
 
@@ -73,15 +66,17 @@ def train(
 ) -> tuple[bool, dict[str, float]]:
     """Trains; returns whether to the end, and in process 0 the last value of each metric."""
     stop, first, seconds = processes.stop_signal(), processes.is_first(), config.distributed.start_timeout
-    processes.from_first("workdir", lambda: prepare(workdir, config, resume=resume, overwrite=overwrite), seconds)
+    processes.from_first(
+        "workdir", lambda: workdirs.check(workdir, config, resume=resume, overwrite=overwrite), seconds
+    )
     if config.compile_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compile_cache).expanduser()))
-    data = loader.open_data(config, saved_action_tokens(workdir) if resume else None)
+    data = loader.open_data(config, workdirs.action_tokens(workdir) if resume else None)
     mesh = meshes.make_mesh(config.mesh)
     meshes.check_batch_size(config.batch_size, mesh, config.accumulation)
     policy = policies.make(config.policy, config.loss)
     given = None
-    if config.init.weights:
+    if config.init.weights and not (resume and Checkpoints(workdir).steps):  # nothing is taken from them later
         given = initial.given_params(config.init.weights, nn.unbox(jax.eval_shape(policy.init, jax.random.key(0))))
     if len(data.sources) > 1 and first:
         print(mixture_table(data, config), file=sys.stderr)
@@ -100,7 +95,7 @@ def train(
     threads = {"threads": config.data.threads, "prefetch": config.data.prefetch}
     held_out = loader.validation_batches(data, count=config.validation.batches, **size)
     processes.meet("data opened", seconds)
-    processes.from_first("workdir made", lambda: begin(workdir, metadata, overwrite=overwrite), seconds)
+    processes.from_first("workdir made", lambda: workdirs.begin(workdir, metadata, data, overwrite=overwrite), seconds)
     state = loop.fit(
         config,
         policy,
@@ -174,56 +169,6 @@ def learning_table(policy: Policy, config: TrainConfig) -> str:
     learning, frozen = freeze.split(leaves, config.freeze)
     optimizer.scales(learning, config.optimizer)
     return parameters.by_part(parameters.rows(flatten_dict(learning, sep="/"), flatten_dict(frozen, sep="/")))
-
-
-def saved_action_tokens(workdir: Path) -> dict | None:
-    """The action tokenizer that a run began with."""
-    file = workdir / "config.json"
-    return json.loads(file.read_text()).get("action_tokens") if file.exists() else None
-
-
-def prepare(workdir: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:
-    """Makes sure that nothing in the workdir is lost or mixed up; changes nothing.
-
-    Raises:
-      InputError: the workdir is in use and no flag says what to do, or its run cannot be resumed with this config.
-    """
-    if resume and overwrite:
-        raise InputError("--resume and --overwrite exclude each other")
-    used = workdir.exists() and any(workdir.iterdir())
-    is_run = (workdir / "config.json").exists() or (workdir / checkpoint.FOLDER).is_dir()
-    if used and not (resume or overwrite):
-        raise InputError(f"--workdir={workdir} is not empty; --resume goes on, --overwrite starts again")
-    if used and not is_run:
-        raise InputError(f"--workdir={workdir} holds something else than a run; choose another folder")
-    if resume and (workdir / "config.json").exists():
-        saved = json.loads((workdir / "config.json").read_text())
-        if "source" in saved:
-            raise InputError(f"--workdir={workdir} holds imported weights; start another run from them with "
-                             f"--config.init.weights={workdir}")  # fmt: skip
-        paths = [f"data.sets.{name}.path" for name in config.data.sets]
-        changed = differences(completed(saved["config"]), dataclasses.asdict(config), free=[*FREE, *paths])
-        if changed:
-            raise InputError(f"--workdir={workdir} was made with another config: {'; '.join(changed)}. Restore these, "
-                             "or start another run.")  # fmt: skip
-
-
-def begin(workdir: Path, metadata: dict, *, overwrite: bool) -> None:
-    """Makes the folder, and says in it what runs there."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    if overwrite:
-        clear(workdir)
-    (workdir / "config.json").write_text(json.dumps(metadata, indent=2) + "\n")
-
-
-def clear(workdir: Path) -> None:
-    """Removes what a run writes, and nothing else."""
-    for folder in (checkpoint.FOLDER, EVENTS):
-        shutil.rmtree(workdir / folder, ignore_errors=True)
-    for file in ("metrics.jsonl", "curves.png", "evaluation.json", "wandb_id.txt"):
-        (workdir / file).unlink(missing_ok=True)
-    for file in workdir.glob("chunks*.png"):
-        file.unlink()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ MAY_IMPORT = {  # part of pizero_jax -> the other parts that it may import
     "policies": BASE | {"nn", "flow"},
     "data": {"cores", "errors", "types", "config"},
     "envs": {"errors", "types", "config"},
-    "report": {"errors", "types", "config"},
+    "report": {"errors", "types", "config", "old_configs"},
     "train": BASE,  # it is handed a policy and an iterator
     "serve": BELOW_SERVING,
     "weights": BELOW_SERVING,

@@ -152,6 +152,16 @@ IMPOSSIBLE = [
     ("shortcut", "policy.halvings", 0, "config.policy.halvings = 0 should be at least 1"),
     ("regression", "loss.openpi_padding", True, "False for 'regression'"),
     ("regression", "policy.vision.heads", 5, "a divisor of the width, 1152"),
+    ("base", "seed", -1, "config.seed = -1 should be from 0 to 9223372036854775807"),
+    ("base", "seed", 2**63, "from 0 to 9223372036854775807"),
+    ("base", "optimizer.peak", float("nan"), "config.optimizer.peak = nan should be 0 or more, and finite"),
+    ("base", "optimizer.peak", -1e-4, "config.optimizer.peak = -0.0001 should be 0 or more"),
+    ("base", "optimizer.end", float("inf"), "0 or more, and finite"),
+    ("base", "optimizer.weight_decay", -1.0, "config.optimizer.weight_decay = -1.0 should be 0 or more"),
+    ("base", "optimizer.b1", 1.5, "config.optimizer.b1 = 1.5 should be in [0, 1)"),
+    ("base", "optimizer.b2", -1.0, "config.optimizer.b2 = -1.0 should be in [0, 1)"),
+    ("base", "optimizer.eps", -1e-8, "config.optimizer.eps = -1e-08 should be 0 or more"),
+    ("base", "optimizer.decay_steps", -5, "config.optimizer.decay_steps = -5 should be 0 or more"),
 ]
 
 

@@ -1,12 +1,15 @@
 """Runs: their keys, and what is allowed of one together with the others."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from pizero_jax.config.building import require, require_pattern
 from pizero_jax.config.data import DataConfig, EnvConfig
 from pizero_jax.config.policy import InsulatedConfig, LossConfig, Pi0FastConfig, PolicyConfig
 from pizero_jax.config.policy_checks import check_policy
+
+_LARGEST_SEED = 2**63 - 1  # that JAX takes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +127,8 @@ class TrainConfig:
     env: EnvConfig
 
     def __post_init__(self):
-        p, o = self.policy, self.optimizer
+        p = self.policy
+        require(0 <= self.seed <= _LARGEST_SEED, "config.seed", self.seed, f"from 0 to {_LARGEST_SEED}")
         require(self.steps >= 1, "config.steps", self.steps, "at least 1")
         require(self.batch_size >= 1, "config.batch_size", self.batch_size, "at least 1")
         n = self.accumulation
@@ -142,12 +146,7 @@ class TrainConfig:
         require(tokens.skip >= 0, "config.data.action_tokens.skip", tokens.skip, "0 or more")
         for i, pattern in enumerate(self.freeze.params):
             require_pattern(f"config.freeze.params[{i}]", pattern)
-        for i, rule in enumerate(o.rates):
-            require_pattern(f"config.optimizer.rates[{i}].params", rule.params)
-            require(rule.scale > 0, f"config.optimizer.rates[{i}].scale", rule.scale, "positive; config.freeze holds")
-        require(0 <= o.ema < 1, "config.optimizer.ema", o.ema, "in [0, 1)")
-        require(o.warmup >= 0, "config.optimizer.warmup", o.warmup, "0 or more")
-        require(o.clip > 0, "config.optimizer.clip", o.clip, "positive")
+        _check_optimizer(self.optimizer)
         for key in ("nonfinite.limit", "validation.every", "validation.time_bins", "checkpoint.every",
                     "checkpoint.keep", "log.every", "distributed.start_timeout", "distributed.heartbeat"):  # fmt: skip
             group, name = key.split(".")
@@ -168,6 +167,20 @@ class TrainConfig:
         if self.env.name:
             allowed = f"1 to config.policy.chunk = {p.chunk}"
             require(1 <= self.env.execute <= p.chunk, "config.env.execute", self.env.execute, allowed)
+
+
+def _check_optimizer(o: OptimizerConfig) -> None:
+    for key in ("peak", "end", "eps", "weight_decay"):
+        value = getattr(o, key)
+        require(0 <= value < math.inf, f"config.optimizer.{key}", value, "0 or more, and finite")
+    for key in ("warmup", "decay_steps"):
+        require(getattr(o, key) >= 0, f"config.optimizer.{key}", getattr(o, key), "0 or more")
+    for key in ("b1", "b2", "ema"):
+        require(0 <= getattr(o, key) < 1, f"config.optimizer.{key}", getattr(o, key), "in [0, 1)")
+    require(o.clip > 0, "config.optimizer.clip", o.clip, "positive")
+    for i, rule in enumerate(o.rates):
+        require_pattern(f"config.optimizer.rates[{i}].params", rule.params)
+        require(rule.scale > 0, f"config.optimizer.rates[{i}].scale", rule.scale, "positive; config.freeze holds")
 
 
 @dataclasses.dataclass(frozen=True)

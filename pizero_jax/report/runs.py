@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pizero_jax.errors import InputError
+from pizero_jax.old_configs import completed
 from pizero_jax.report.intervals import wilson
 
 Record = dict[str, Any]
@@ -28,7 +29,7 @@ _INSIDE = ("checkpoints", "tensorboard", "wandb", "profile")  # folders of a run
 
 @dataclasses.dataclass(frozen=True)
 class Logged:
-    """One run: its config with dotted keys, its metrics as they were written, and its evaluation if there was one."""
+    """One run: its config as of today with dotted keys, its metrics as written, and its evaluation if there was one."""
 
     name: str
     config: Mapping[str, Any]
@@ -41,7 +42,7 @@ class Logged:
 
     def curve(self, metric: str) -> tuple[list[int], list[float]]:
         """Steps and values of one metric, without those that are not finite."""
-        points = [(record["step"], record[metric]) for record in self.metrics if _is_number(record.get(metric))]
+        points = [(record["step"], record[metric]) for record in self.metrics if is_number(record.get(metric))]
         return [step for step, _ in points], [value for _, value in points]
 
 
@@ -56,7 +57,7 @@ def find(folder: str | Path) -> list[Logged]:
         folders[:] = sorted(name for name in folders if name not in _INSIDE)
         if "config.json" in files and (metadata := _json(Path(place) / "config.json")) and "config" in metadata:
             name = Path(place).relative_to(folder).as_posix()
-            config = dict(_flat(metadata["config"]))
+            config = dict(_flat(completed(metadata["config"])))
             metrics = list(_lines(Path(place) / "metrics.jsonl"))
             found.append(Logged(name if name != "." else folder.name, config, metrics,
                                 _json(Path(place) / "evaluation.json")))  # fmt: skip
@@ -88,7 +89,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is one that is finite."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
@@ -160,7 +162,7 @@ def over_seeds(records: Sequence[Record], keys: Sequence[str], metrics: Sequence
     for members in groups.values():
         row = {key: members[0][key] for key in keys} | {"runs": len(members)}
         for metric in metrics:
-            values = [member[metric] for member in members if _is_number(member.get(metric))]
+            values = [member[metric] for member in members if is_number(member.get(metric))]
             if values:
                 row |= {metric: sum(values) / len(values), f"{metric} least": min(values)}
                 row |= {f"{metric} largest": max(values)}

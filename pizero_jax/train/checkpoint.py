@@ -71,7 +71,7 @@ class Checkpoints:
     def newest(self, parts: Parts = everything) -> int | None:
         """The newest step whose `parts` are whole, with a warning for each newer one; None before the first.
 
-        All processes call it together. InputError if there are steps, and none of them is whole.
+        All processes call it together. InputError if none is whole, and one was finished once.
         """
         faults = []
         on_disk = json.loads(_said(json.dumps(self._on_disk()))[0])
@@ -83,8 +83,10 @@ class Checkpoints:
                     logging.warning("%s; taking step %d", line, step)
                 return step
             faults.append(found)
-        if len(on_disk) > 1 or any(map(self._is_finished, on_disk)):  # not just the first save, cut off
+        if not all(_was_cut_off(self._path(step)) for step in on_disk):
             raise InputError("no checkpoint is whole: " + "; ".join(faults))
+        for line in faults:
+            logging.warning("%s; no step is finished yet", line)
         return None
 
     def fault(self, step: int, parts: Parts = everything) -> str:
@@ -254,10 +256,21 @@ def _custom_metadata(step: epath.Path) -> dict[str, Any]:
 
 def _is_of_earlier_version(step: epath.Path) -> bool:
     """Whether a step was saved before there were manifests."""
+    return not (step / manifest.FILE).exists() and _promises_manifest(step) is False
+
+
+def _was_cut_off(step: epath.Path) -> bool:
+    """Whether a step was never finished: it has no manifest, and its metadata promise one or are not there either."""
+    unwritten = not (step / "_CHECKPOINT_METADATA").exists()
+    return not (step / manifest.FILE).exists() and (unwritten or _promises_manifest(step) is True)
+
+
+def _promises_manifest(step: epath.Path) -> bool | None:
+    """As its metadata say; None if they cannot be read."""
     try:
-        return not (step / manifest.FILE).exists() and "manifest" not in _custom_metadata(step)
+        return "manifest" in _custom_metadata(step)
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def _is_not_of_a_thread_in_orbax(record: logging.logging.LogRecord) -> bool:

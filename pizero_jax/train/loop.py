@@ -87,7 +87,8 @@ def fit(
         last = stop(done) or done == config.steps
         if done % config.log.every == 0 or last:
             values = averages(jax.device_get(recent), sets)
-            values |= {"learning_rate": float(rate(done - 1))} | clock.read(len(recent))
+            last_update = max(int(optimizer.updates(state.opt_state)) - 1, 0)  # skipped steps are none
+            values |= {"learning_rate": float(rate(last_update))} | clock.read(len(recent))
             values |= speed.rates(config, values["samples_per_s"]) | speed.memory()
             log.write(done, values)
             loss = values.get("loss", math.nan)  # none if all steps were skipped

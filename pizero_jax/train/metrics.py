@@ -1,6 +1,7 @@
 """Where metrics go: a JSONL file and TensorBoard's always, wandb if it is wanted, and one progress line."""
 
 import contextlib
+import functools
 import json
 import netrc
 import os
@@ -14,6 +15,7 @@ from absl import logging
 from tqdm import tqdm
 
 from pizero_jax.config import WandbConfig
+from pizero_jax.errors import InputError
 from pizero_jax.train.events import Events
 
 EVENTS = "tensorboard"  # folder in the workdir
@@ -23,13 +25,13 @@ class MetricsLog:
     """Appends records to `metrics.jsonl`, and to TensorBoard and wandb."""
 
     def __init__(self, workdir: Path, config: dict[str, Any], wandb_config: WandbConfig, resume_step: int = 0):
+        self._wandb = _start_wandb(workdir, config, wandb_config)  # may fail
         self.path = workdir / "metrics.jsonl"
         self._forget_after(resume_step)
         self._file = self.path.open("ab", buffering=0)
         self._waiting = b""
         self._latest: tuple[int, dict[str, float]] = (resume_step, {})
         self._events = Events(workdir / EVENTS, resume_step)
-        self._wandb = _start_wandb(workdir, config, wandb_config)
 
     def _forget_after(self, step: int) -> None:
         """Drops records of steps that the resumed run computes again."""
@@ -100,14 +102,13 @@ def _step(line: str) -> float:
 
 
 def _start_wandb(workdir: Path, config: dict[str, Any], wandb_config: WandbConfig):
-    mode = wandb_config.mode
-    if mode == "disabled":
+    """The run at W&B, or None; InputError if it has to be online and cannot."""
+    if wandb_config.mode == "disabled":
         return None
-    if mode == "auto":
-        mode = "online" if _logged_in() else "offline"
     import wandb
 
-    return wandb.init(
+    start = functools.partial(
+        wandb.init,
         project=wandb_config.project,
         group=wandb_config.group or None,
         tags=wandb_config.tags,
@@ -116,9 +117,19 @@ def _start_wandb(workdir: Path, config: dict[str, Any], wandb_config: WandbConfi
         resume="allow",
         dir=workdir,
         config=config,
-        mode=mode,
         settings=wandb.Settings(console="off", silent=True),
     )
+    if wandb_config.mode == "offline" or (wandb_config.mode == "auto" and not _logged_in()):
+        return start(mode="offline")
+    try:
+        return start(mode="online")
+    except wandb.Error as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
+    if wandb_config.mode == "online":
+        raise InputError(f"config.wandb.mode = 'online', but W&B cannot be used: {reason}; 'auto' does without it")
+    logging.warning("W&B cannot be used: %s; this run is logged offline, in %s/wandb", reason, workdir)
+    wandb.teardown()  # what failed keeps the run's id
+    return start(mode="offline")
 
 
 def _run_id(workdir: Path) -> str:

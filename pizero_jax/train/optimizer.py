@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Int
 
 from pizero_jax.config import OptimizerConfig
 from pizero_jax.errors import InputError
@@ -21,6 +22,11 @@ def learning_rate(config: OptimizerConfig) -> optax.Schedule:
         decay_steps=max(config.decay_steps, config.warmup + 1),
         end_value=config.end,
     )
+
+
+def updates(state: optax.OptState) -> Int[Array, ""]:
+    """How many updates the state of `make` has come through, which the rate follows: a skipped step is none."""
+    return optax.tree.get_all_with_path(state, "count")[0][1]
 
 
 def decayed(params: Params) -> Params:

@@ -129,7 +129,7 @@ def micro_batches(rows: Any, n: int) -> Any:
     """
 
     def part(x: Array) -> Array:
-        x = x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1)
+        x = x.reshape(x.shape[0] // n, n, *x.shape[1:]).swapaxes(0, 1)  # -1 fits anything where a prompt is [B, 0]
         return meshes.constrain(x, None, "batch", *(None for _ in x.shape[2:]))
 
     return jax.tree.map(part, rows)

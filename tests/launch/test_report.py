@@ -19,10 +19,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def results(forked, folder):
+def diverged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("diverged")
+    write(folder / "peak=1", 1.0, 0, [float("nan")])
+    write(folder / "peak=1.5", 1.5, 0, [2.5])
+    write(folder / "peak=2", 2.0, 0, [float("inf")])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(forked, folder, diverged):
     runs, empty = f"--runs={folder}", folder / "logs"
     empty.mkdir()
-    lines = [[runs], [runs, "--json", f"--output={folder}/elsewhere"], [f"--runs={empty}"], []]
+    lines = [[runs], [runs, "--json", f"--output={folder}/elsewhere"], [f"--runs={empty}"], [], [f"--runs={diverged}"]]
     return forked("launch.report", lines, warm=("pizero_jax.processes",), config_needed=False)
 
 
@@ -49,6 +58,12 @@ def test_mistakes_are_one_clear_line(results, folder):
     assert (results[2].returncode, results[3].returncode) == (2, 2)
     assert results[2].stderr.startswith(f"error: {folder}/logs holds no runs")
     assert results[3].stderr.startswith("error: --runs is missing")
+
+
+def test_the_least_loss_is_that_of_a_run_that_has_one(results, diverged):
+    assert results[4].returncode == 0, results[4].stderr
+    page = (diverged / "report" / "index.html").read_text()
+    assert "<dt>least loss</dt><dd>2.5</dd>" in page
 
 
 @pytest.mark.browser

@@ -23,6 +23,11 @@ def sweep():
     yield {"optimizer.peak": 1e-4, "env.tasks": ("reach-v3", "push-v3")}
     yield {"data.cameras": {"image": "wrist image"}, "policy.cameras": ("image",)}
 
+def numpy():
+    import numpy as np
+    for peak, warmup in zip(np.geomspace(1e-4, 1e-3, 2), np.array([10, 20])):
+        yield {"optimizer.peak": peak, "optimizer.warmup": warmup, "data.delta": (np.int64(2), -1)}
+
 def wrong():
     yield {"steps": 3}
     yield {"optimizer.peek": 3}
@@ -53,6 +58,7 @@ LINES = {
     "tuples": ["--grid=env.tasks=('a','b'),('c',)", "--list", "--json"],
     "configs": ["--grid=config=configs/pi0_metaworld.py,configs/pi05_metaworld.py", "--dry-run"],
     "file": ["--sweep={file}", "--seeds=2", "--dry-run"],
+    "numpy": ["--sweep={file}:numpy", "--list", "--json"],
     "recorded": ["--sweep=configs/sweeps/learning_rate.py", "--dry-run", "--config.steps=500"],
     "other function": ["--sweep=configs/sweeps/learning_rate.py:batch_size", "--list", "--json"],
 }  # fmt: skip
@@ -69,7 +75,7 @@ MISTAKES = [
     (["--grid=steps=1,2", "--index=2"], "--index=2: the sweep has 2 points, from 0"),
     (["--grid=config=configs/none.py"], "point 0 (config=configs/none.py): --config=configs/none.py is not a file"),
     (["--sweep=none.py"], "--sweep=none.py: none.py is not a file; sweeps are in configs/sweeps/"),
-    (["--sweep={file}:other"], "has no function 'other'; it has sweep, wrong, impossible, no_dict, empty"),
+    (["--sweep={file}:other"], "has no function 'other'; it has sweep, numpy, wrong, impossible, no_dict, empty"),
     (["--sweep={file}:NO_FUNCTION"], "has no function 'NO_FUNCTION'"),
     (["--sweep={file}:wrong"], "point 1 (optimizer.peek=3): config.optimizer.peek is not a key"),
     (["--sweep={file}:impossible"],
@@ -170,6 +176,12 @@ def test_any_value_survives_the_command_line(printed):
     assert configs[0].env.tasks == ("reach-v3", "push-v3")
     assert configs[2].data.cameras.to_dict() == {"image": "wrist image"}
     assert configs[2].policy.cameras == ("image",)
+
+
+def test_numbers_may_be_numpy_s(printed):
+    rows = json.loads(printed("numpy"))
+    keys = ("optimizer.peak", "optimizer.warmup", "data.delta")
+    assert [[row[key] for key in keys] for row in rows] == [[1e-4, 10, [2, -1]], [1e-3, 20, [2, -1]]]
 
 
 def test_a_point_may_have_another_config_file(printed):

@@ -219,6 +219,8 @@ MISTAKES = [
     (["--config.steps=0"], ["config.steps = 0"]),
     (["--resume", "--overwrite"], ["--resume", "--overwrite"]),
     (["--workdir="], ["--workdir"]),
+    (["--workdir=gs://bucket/run"], ["--workdir=gs://bucket/run", "mount", "docs/launch.md"]),
+    (["--workdir=README.md"], ["--workdir=README.md", "no folder"]),
 ]
 
 
@@ -232,6 +234,7 @@ def test_a_mistake_is_one_clear_line_and_nothing_is_written(forked, tmp_path):
         assert "Traceback" not in result.stderr, flags
         assert all(word in errors[0] for word in words), (flags, errors[0])
         assert not workdir.exists(), flags
+        assert not (ROOT / "gs:").exists(), flags
 
 
 def test_a_truncated_record_is_named_before_training(forked, tmp_path):
@@ -267,6 +270,26 @@ def test_a_workdir_that_is_in_use_is_left_alone(forked, tmp_path):
     assert "config.seed is 0, was 5" in results[2].stderr
     assert (full / "thesis.tex").read_text() == "unsaved"
     assert json.loads((run_of_another_seed / "config.json").read_text()) == config
+
+
+def test_given_weights_are_looked_at_only_where_there_is_no_checkpoint(forked, tmp_path):
+    none, damaged = tmp_path / "none", tmp_path / "damaged"
+    for workdir in (none, damaged):
+        (workdir / "checkpoints/5").mkdir(parents=True)
+    (damaged / "checkpoints/5/manifest.sha256").touch()
+    flags = ["--resume", "--config.init.weights=/nowhere"]
+    results = forked("launch.train", [[*SMALL, f"--workdir={workdir}", *flags] for workdir in (none, damaged)])
+    assert "error: config.init.weights=/nowhere: there is no such folder" in results[0].stderr
+    assert f"error: no checkpoint is whole: {damaged}/checkpoints/5" in results[1].stderr
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_its_data_have_moved_and_what_it_began_from_is_gone(unbroken, tmp_path):
+    """One that is finished, for there is nothing to compile."""
+    workdir = shutil.copytree(unbroken, tmp_path / "run")
+    moved = shutil.copytree(RLDS, tmp_path / "moved")
+    run(workdir, "--resume", f"--config.data.path={moved}", "--config.init.weights=/nowhere")
+    assert losses(workdir) == losses(unbroken)
 
 
 @pytest.mark.slow

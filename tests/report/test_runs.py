@@ -4,6 +4,7 @@ import math
 import pytest
 
 from pizero_jax.errors import InputError
+from pizero_jax.old_configs import completed
 from pizero_jax.report import runs
 from pizero_jax.report.intervals import wilson
 
@@ -71,6 +72,16 @@ def test_seeds_are_averaged_and_their_episodes_added(folder):
     assert (slow["success low"], slow["success high"]) == wilson(20, 40)
     assert "loss" not in fast
     assert "success" not in fast
+
+
+def test_seeds_of_an_older_version_are_of_the_same_experiment(tmp_path):
+    config = {"seed": 0, "steps": 30, "optimizer": {"peak": 1e-4}, "policy": {"num_steps": 10, "remat": True}}
+    later = completed(config) | {"seed": 1}
+    for name, saved in (("older", config), ("later", later)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"config": saved}))
+        (tmp_path / name / "metrics.jsonl").write_text('{"step": 30, "loss": 1.0}')
+    assert runs.differing(runs.find(tmp_path)) == ["seed"]
 
 
 def test_keys_that_change_together_are_shown_once():

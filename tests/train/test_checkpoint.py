@@ -130,6 +130,33 @@ def test_where_nothing_is_whole_or_another_step_was_asked_for_nothing_is_taken(t
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2, "nothing is removed"
 
 
+def test_a_run_whose_saves_were_all_cut_off_starts_anew(two_steps, tmp_path, caplog):
+    shutil.copytree(two_steps, tmp_path, dirs_exist_ok=True)
+    steps = [tmp_path / "checkpoints" / step for step in "12"]
+    for step in steps:
+        (step / manifest.FILE).unlink()
+    checkpoints = Checkpoints(tmp_path, KEEP_TWO)
+    assert checkpoints.newest() is None
+    assert [f"{step} has no manifest.sha256" in caplog.text for step in steps] == [True, True]
+    checkpoints.save(state_of(2), {"config": {}})
+    checkpoints.close()
+    assert Checkpoints(tmp_path).newest() == 2
+
+
+def test_a_run_that_has_finished_a_step_once_does_not_start_anew(two_steps, tmp_path):
+    """Neither where its manifest is there, nor where it may be of a version that wrote none."""
+    shutil.copytree(two_steps, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoints/2" / manifest.FILE).unlink()
+    (tmp_path / "checkpoints/1/ema/_METADATA").unlink()
+    with pytest.raises(InputError, match=r"no checkpoint is whole: .*2 has no manifest.*1/ema/_METADATA is missing"):
+        Checkpoints(tmp_path, KEEP_TWO).newest()
+    shutil.rmtree(tmp_path / "checkpoints/2")
+    (tmp_path / "checkpoints/1" / manifest.FILE).unlink()
+    (tmp_path / "checkpoints/1/_CHECKPOINT_METADATA").write_text("{")
+    with pytest.raises(InputError, match="no checkpoint is whole"):
+        Checkpoints(tmp_path, KEEP_TWO).newest()
+
+
 def test_training_takes_the_damaged_step_s_place(two_steps, tmp_path):
     shutil.copytree(two_steps, tmp_path, dirs_exist_ok=True)
     (tmp_path / "checkpoints/2/ema/_METADATA").unlink()

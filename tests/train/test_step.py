@@ -11,8 +11,8 @@ from pizero_jax import config as configs
 from pizero_jax import policies
 from pizero_jax.config import LossConfig, MeshConfig
 from pizero_jax.mesh import make_mesh
-from pizero_jax.train import optimizer
-from pizero_jax.train.step import compile_step, init_state, to_mesh
+from pizero_jax.train import freeze, optimizer
+from pizero_jax.train.step import compile_step, fresh_state, init_state, micro_batches, to_mesh, train_step
 
 LOSS = LossConfig(samples_per_observation=2, openpi_padding=False, flow_weight=1.0)
 OPTIMIZER = dataclasses.replace(
@@ -78,3 +78,29 @@ def test_weights_cost_no_forward_pass(variants, make_batch, name):
     program = weights.lower(params, make_batch(variants[name], 2)).compile().as_text()
     assert "ROOT" in program
     assert not {"dot(", "convolution(", "while(", "custom-call("} & set(program.replace("(", "( ").split())
+
+
+WORDLESS = ["act", "diffusion_policy", "diffusion_transformer"]
+
+
+@pytest.mark.parametrize("name", ["pi0", *WORDLESS])
+def test_micro_batches_take_turns_with_the_rows(variants, make_batch, name):
+    batch = make_batch(variants[name], 6)
+    parts = micro_batches(batch, 3)
+    for i in range(3):
+        jax.tree.map(lambda x, rows, i=i: np.testing.assert_array_equal(x[i], rows[i::3]), parts, batch)
+
+
+@pytest.mark.parametrize("name", WORDLESS)
+def test_a_policy_without_a_prompt_accumulates(variants, make_batch, name):
+    """Traced only: prompts are [B, 0]."""
+    assert variants[name].prompt_length == 0
+    policy, tx = (
+        policies.make(variants[name], dataclasses.replace(LOSS, samples_per_observation=1)),
+        optimizer.make(OPTIMIZER),
+    )
+    state = nn.unbox(jax.eval_shape(lambda: fresh_state(policy, tx, 0.9, 0, freeze.NOTHING, "float32")))
+    step = partial(train_step, policy, tx, 0.9, 0, accumulation=2)
+    new, metrics = jax.eval_shape(step, state, make_batch(variants[name], 4))
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    assert metrics["bad_rows"].shape == (4,)
