@@ -52,10 +52,10 @@ class Weights(NamedTuple):
 
 
 class Training(NamedTuple):
-    """The state of a run: finished steps, all raw parameters, and the optimiser's state."""
+    """The state of a run: finished steps, all raw parameters (None where none are averaged), the optimiser's state."""
 
     step: jax.Array
-    params: Params
+    params: Params | None
     opt_state: optax.OptState
 
 
@@ -172,12 +172,15 @@ def export(
 
 
 def train_state(training: Training) -> dict[str, Any]:
-    """openpi's train state: clipping has none, then AdamW's moments and the count of the schedule."""
+    """openpi's train state: clipping has none, then AdamW's moments and the count of the schedule.
+
+    It holds parameters only beside averaged ones; otherwise those that act are the raw ones.
+    """
     (adam,) = (state for _, state in optax.tree_utils.tree_get_all_with_path(training.opt_state, "ScaleByAdamState"))
     moments = optax.ScaleByAdamState(adam.count, valued(to_openpi(adam.mu)), valued(to_openpi(adam.nu)))
     return {
         "step": training.step,
-        "params": valued(to_openpi(training.params)),
+        "params": {} if training.params is None else valued(to_openpi(training.params)),
         "model_def": None,
         "opt_state": (optax.EmptyState(), (moments, optax.EmptyState(), optax.ScaleByScheduleState(adam.count))),
         "ema_params": None,
@@ -204,19 +207,17 @@ def bare(path: str) -> str:
 
 def of_folder(folder: str | epath.PathLike, raw: bool = False) -> Source:
     """openpi's checkpoint of one step, or the `params` inside; fetched first if it is not here."""
-    folder = fetch(str(folder)).absolute()  # Orbax finds nothing by relative paths
-    item = folder / ("train_state" if raw else "params")
-    item = item if item.exists() else folder
-    if not (item / "_METADATA").exists():
-        raise InputError(f"{folder} is not a checkpoint of openpi: there is no params/_METADATA in it")
     import orbax.checkpoint as ocp
 
+    folder = fetch(str(folder)).absolute()  # Orbax finds nothing by relative paths
     checkpointer = ocp.PyTreeCheckpointer()
-    try:
-        leaves = flatten_dict(checkpointer.metadata(item).item_metadata.tree)
-    except (AttributeError, ValueError, KeyError, OSError) as error:  # metadata of another kind of item are None
-        raise InputError(f"{item} cannot be read: {error}") from error
-    paths = {bare("/".join(key[1:])): key for key in leaves if key[0] == "params"}
+    item = first_item(folder / "params", folder)
+    if raw and (state := first_item(folder / "train_state")):  # which has none where those that act are raw
+        item = state if parameters(checkpointer, state) else item
+    if item is None:
+        raise InputError(f"{folder} is not a checkpoint of openpi: there is no params/_METADATA in it")
+    leaves = parameters(checkpointer, item)
+    paths = {bare("/".join(key[1:])): key for key in leaves}
 
     def read(name: str) -> np.ndarray:
         one = unflatten_dict({paths[name]: 0})
@@ -229,6 +230,20 @@ def of_folder(folder: str | epath.PathLike, raw: bool = False) -> Source:
 
     shapes = {name: jax.ShapeDtypeStruct(leaves[key].shape, leaves[key].dtype) for name, key in paths.items()}
     return Source(str(item), shapes, read)
+
+
+def first_item(*places: epath.PathLike) -> epath.PathLike | None:
+    """The first of the places where an item of a checkpoint lies."""
+    return next((place for place in places if (place / "_METADATA").exists()), None)
+
+
+def parameters(checkpointer: Any, item: epath.PathLike) -> dict[tuple[str, ...], Any]:
+    """What the parameters in an item are like, by their key paths; InputError if it cannot be read."""
+    try:
+        leaves = flatten_dict(checkpointer.metadata(item).item_metadata.tree)
+    except (AttributeError, ValueError, KeyError, OSError) as error:  # metadata of another kind of item are None
+        raise InputError(f"{item} cannot be read: {error}") from error
+    return {key: x for key, x in leaves.items() if key[0] == "params"}
 
 
 def infer(source: Source, alpha: float | None = None) -> PolicyConfig:

@@ -112,6 +112,27 @@ def test_an_export_of_an_import_is_the_same_weights(exported):
     assert names[0].read_bytes() == names[1].read_bytes()
 
 
+RESUME = """
+import dataclasses, importlib, sys
+from types import SimpleNamespace
+from launch.export_weights import training_state
+from pizero_jax.config import TrainConfig, build
+from pizero_jax.weights import openpi
+config = build(TrainConfig, importlib.import_module("configs.pi0").get_config())
+config = dataclasses.replace(config, policy=openpi.read(sys.argv[1]).config)
+saved = SimpleNamespace(restore=lambda like, step: like)
+for ema in (0.99, 0.0):
+    optimizer = dataclasses.replace(config.optimizer, ema=ema)
+    training = training_state(saved, dataclasses.replace(config, optimizer=optimizer), 1)
+    assert (training.params is None) == (ema == 0)
+"""
+
+
+def test_a_run_without_averages_is_exported_to_resume_from_what_acts():
+    done = subprocess.run([sys.executable, "-c", RESUME, CHECKPOINT], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -124,6 +124,22 @@ def arrays_of(item: Path) -> dict:
     return {row["array_metadata"]["param_name"]: row["array_metadata"] for row in rows}
 
 
+def test_a_run_without_averages_resumes_from_the_parameters_that_act(tmp_path):
+    """openpi's state has no parameters then, and Orbax restores only what has just the expected keys."""
+    import orbax.checkpoint as ocp
+
+    raw = openpi.read(CHECKPOINT, raw=True).params
+    opt_state = optimizer.make(config_of("pi0_lora").optimizer).init(raw)
+    openpi.export(tmp_path / "1", raw, training=openpi.Training(jax.numpy.int32(2), None, opt_state))
+    state = tmp_path / "1" / "train_state"
+    expected = jax.tree.map(np.asarray, ocp.PyTreeCheckpointer().restore(CHECKPOINT / "train_state")) | {"params": {}}
+    restored = ocp.PyTreeCheckpointer().restore(state, ocp.args.PyTreeRestore(expected))
+    assert restored["params"] == {}
+    assert restored["step"] == 2
+    for path, x in source.flat(openpi.read(tmp_path / "1", raw=True).params).items():
+        np.testing.assert_array_equal(x, source.flat(raw)[path], err_msg=path)
+
+
 def test_exported_statistics_are_openpi_s(exported):
     ours, theirs = (f / "assets" / "trossen" / "norm_stats.json" for f in (exported[0], CHECKPOINT))
     assert ours.read_bytes() == theirs.read_bytes()
