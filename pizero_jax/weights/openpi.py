@@ -82,7 +82,7 @@ def read(
     Args:
       source: a checkpoint's folder (a step, or its `params`; `gs://` is fetched), or a mapping of flattened path to
         array; keys may begin with "param/" or "params/" (then others are left alone) and end in "/value".
-      raw: take the raw parameters out of `train_state`, not those that act (averaged, where openpi averages).
+      raw: take the raw parameters, of the step's `train_state`, not those that act (averaged, where openpi averages).
       alpha: of the adapters, which the arrays do not tell; their rank by default, as in openpi's published forms.
       mesh: the parameters arrive laid out over it as in training.
       param_dtype: of the parameters; that of the arrays by default.
@@ -206,16 +206,24 @@ def bare(path: str) -> str:
 
 
 def of_folder(folder: str | epath.PathLike, raw: bool = False) -> Source:
-    """openpi's checkpoint of one step, or the `params` inside; fetched first if it is not here."""
+    """openpi's checkpoint of one step, or the `params` inside; fetched first if it is not here.
+
+    Raises:
+      InputError: it is none, cannot be read, or has no raw parameters though they are asked for.
+    """
     import orbax.checkpoint as ocp
 
     folder = fetch(str(folder)).absolute()  # Orbax finds nothing by relative paths
     checkpointer = ocp.PyTreeCheckpointer()
     item = first_item(folder / "params", folder)
-    if raw and (state := first_item(folder / "train_state")):  # which has none where those that act are raw
-        item = state if parameters(checkpointer, state) else item
-    if item is None:
+    if item is None and not raw:
         raise InputError(f"{folder} is not a checkpoint of openpi: there is no params/_METADATA in it")
+    if raw:
+        state = first_item(folder / "train_state", folder.parent / "train_state")
+        if state is None:
+            raise InputError(f"{folder} has no train_state in or beside it, so no raw parameters: take those that act")
+        # Where none are averaged, it holds none, and those that act are raw.
+        item = state if parameters(checkpointer, state) else state.parent / "params"
     leaves = parameters(checkpointer, item)
     paths = {bare("/".join(key[1:])): key for key in leaves}
 

@@ -77,10 +77,12 @@ def test_each_form_of_lora_freezes_what_openpi_freezes(form):
     assert frozen == set(TREES["frozen"][form])
 
 
-@pytest.mark.parametrize(("raw", "prefix"), [(False, "ema/"), (True, "raw/")])
-def test_openpi_s_checkpoint_holds_its_arrays(raw, prefix):
+@pytest.mark.parametrize(
+    ("place", "raw", "prefix"), [("", False, "ema/"), ("", True, "raw/"), ("params", True, "raw/")]
+)
+def test_openpi_s_checkpoint_holds_its_arrays(place, raw, prefix):
     arrays = np.load(GOLDEN / "ckpt_openpi_pi0_tiny_params.npz")
-    params = openpi.read(CHECKPOINT, raw=raw).params
+    params = openpi.read(CHECKPOINT / place, raw=raw).params
     ours = openpi.to_openpi(jax.tree.map(np.asarray, params))
     assert {prefix + path for path in ours} == {path for path in arrays if path.startswith(prefix)}
     for path, x in ours.items():
@@ -198,6 +200,14 @@ def test_a_relative_path_leads_to_a_step_and_to_its_parameters(monkeypatch, plac
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match="is not a checkpoint of openpi"):
         openpi.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("place", ["", "params"])
+def test_averaged_parameters_are_not_taken_for_raw_ones(tmp_path, place):
+    """Released checkpoints have no state."""
+    shutil.copytree(CHECKPOINT / "params", tmp_path / "params")
+    with pytest.raises(InputError, match="has no train_state in or beside it, so no raw parameters"):
+        openpi.read(tmp_path / place, raw=True)
 
 
 def test_a_truncated_file_is_reported_with_the_leaf_that_it_breaks(tmp_path, exported):
