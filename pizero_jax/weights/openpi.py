@@ -110,15 +110,16 @@ def batch(inputs: Mapping[str, np.ndarray]) -> Batch:
     openpi keeps the prompt of pi0-FAST and the action tokens behind it in one row; here they are two.
 
     Args:
-      inputs: flat: "image/<camera>", "image_mask/<camera>", "state", "tokenized_prompt", "tokenized_prompt_mask", and
-        perhaps "actions" [B, C, A] and, of pi0-FAST, "token_loss_mask".
+      inputs: flat: "image/<camera>", "state", "tokenized_prompt", "tokenized_prompt_mask", and perhaps
+        "image_mask/<camera>" (without it all rows have that picture), "actions" [B, C, A] and, of pi0-FAST,
+        "token_loss_mask".
     """
     cameras = [key.removeprefix("image/") for key in inputs if key.startswith("image/")]
     prompt, mask = np.asarray(inputs["tokenized_prompt"]), np.asarray(inputs["tokenized_prompt_mask"])
     written = np.asarray(inputs.get("token_loss_mask", np.zeros_like(mask))) & mask
     observation = Observation(
         images={name: inputs[f"image/{name}"] for name in cameras},
-        image_masks={name: inputs[f"image_mask/{name}"] for name in cameras},
+        image_masks={name: inputs.get(f"image_mask/{name}", np.ones(len(mask), bool)) for name in cameras},
         state=inputs["state"],
         prompt=prompt,
         prompt_mask=mask & ~written,

@@ -159,6 +159,14 @@ def test_paths_may_have_openpi_s_ends_and_our_prefixes(arrays, prefix, suffix):
     np.testing.assert_array_equal(params["action_out"]["bias"], arrays["action_out_proj/bias"])
 
 
+def test_a_picture_without_a_mask_is_there_in_all_rows():
+    golden = np.load(GOLDEN / "pi0_dummy.npz")
+    inputs = {name.removeprefix("in/"): golden[name] for name in golden if name.startswith("in/")}
+    without = {name: x for name, x in inputs.items() if name != "image_mask/base_0_rgb"}
+    there = inputs | {"image_mask/base_0_rgb": np.ones(len(inputs["state"]), bool)}
+    jax.tree.map(np.testing.assert_array_equal, openpi.batch(without), openpi.batch(there))
+
+
 def test_bfloat16_arrays_stay_bfloat16(arrays):
     policy, params = openpi.load({path: x.astype(jax.numpy.bfloat16) for path, x in arrays.items()})
     assert {str(x.dtype) for x in jax.tree.leaves(params)} == {"bfloat16"}
