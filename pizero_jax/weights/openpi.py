@@ -89,13 +89,16 @@ def read(
       **changes: fields of the policy's config that the arrays do not tell: `cameras`, `chunk`, `dtype`, ...
 
     Raises:
-      InputError: a report of what is missing, unused or of another shape; or the folder cannot be read.
+      InputError: a report of what is missing, of another shape, or unused beside that or in the main (a few extra
+        arrays are left out with a warning, as in openpi without one); or the folder cannot be read.
     """
     arrays = of_folder(source, raw) if isinstance(source, str | epath.PathLike) else of_arrays(source)
     config = dataclasses.replace(infer(arrays, alpha), **changes)
     policy = policies.make(config, LOSS)
     abstract = jax.eval_shape(policy.init, jax.random.key(0))
-    sources.check(arrays, jax.eval_shape(to_openpi, abstract), f"openpi's {config.name} of these sizes")
+    expected = jax.eval_shape(to_openpi, abstract)
+    arrays = sources.without_extras(arrays, expected)
+    sources.check(arrays, expected, f"openpi's {config.name} of these sizes")
     options = [f"loss.openpi_padding, activations in {config.dtype}"]
     options += ["policy.lora.openpi"] if config.lora.rules else []
     options += ["policy.openpi_positions"] if isinstance(config, Pi0FastConfig) else []

@@ -194,6 +194,21 @@ def test_missing_unused_and_transposed_leaves_are_reported_together(arrays):
     ]
 
 
+def test_extra_arrays_are_left_out_and_named(arrays, caplog):
+    extras = {f"value_head/{i:02}/kernel": np.zeros((3, 3)) for i in range(12)}
+    _, params = openpi.load(arrays | extras)
+    assert "the mapping: left over, unused: value_head/00/kernel, " in caplog.text
+    assert "value_head/09/kernel and 2 more" in caplog.text
+    ours = openpi.to_openpi(jax.tree.map(np.asarray, params))
+    assert ours.keys() == arrays.keys()
+
+
+def test_arrays_that_are_extra_in_the_main_are_refused(arrays):
+    extras = {f"something/{i}": np.zeros(3) for i in range(len(arrays) + 1)}
+    with pytest.raises(InputError, match="unused: something/0"):
+        openpi.load(arrays | extras)
+
+
 def test_weights_of_something_else_are_refused():
     with pytest.raises(InputError, match="missing: PaliGemma/img/Transformer/encoder_norm/scale"):
         openpi.load({"dense/kernel": np.zeros((2, 2))})
