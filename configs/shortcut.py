@@ -9,7 +9,7 @@ def with_shortcuts(c):
     p.name = "shortcut"
     p.num_steps = 1  # or 2, 4, 8, ..: steps are halves of halves
     p.flow_share = 0.75  # of the samples, which learn the flow itself; the others learn that a step is two halves
-    p.halvings = 7  # the smallest step is 1/128
+    p.halvings = 7  # the smallest step, the flow itself, is 1/128
     p.shortest_period = 4e-3  # of the sines of times and spans: pi0's, so that its weights start it
     p.error_power = 0.0  # gradients are divided by it of a chunk's squared error; 0 leaves them as they are
     c.loss.time = "uniform"

@@ -73,7 +73,8 @@ def training_state(checkpoints: Checkpoints, config: TrainConfig, step: int) -> 
     o = config.optimizer
     fresh = partial(fresh_state, policy, tx, o.ema, config.seed, config.freeze, o.ema_dtype)
     state = checkpoints.restore(nn.unbox(jax.eval_shape(fresh)), step)
-    return openpi.Training(state.step, freeze.join(state.params, state.frozen), state.opt_state)
+    raw = None if state.ema is None else freeze.join(state.params, state.frozen)
+    return openpi.Training(state.step, raw, state.opt_state)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ FORMAT = flags.DEFINE_enum(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder to make.")
 RAW = flags.DEFINE_bool("raw", False, "Take openpi's raw parameters in place of the averaged ones that act.")
-ASSET = flags.DEFINE_string("asset", None, "Whose statistics to take, of those in openpi's assets/.")
+ASSET = flags.DEFINE_string("asset", None, "Whose statistics to take, in openpi's assets/, such as owner/name.")
 JSON = flags.DEFINE_bool("json", False, "Print the summary as JSON.")
 
 # What the arrays tell of a policy; all other fields are the config's.
@@ -129,14 +129,17 @@ def adopt(config: TrainConfig, told: PolicyConfig, loss: LossConfig) -> TrainCon
 
 
 def openpi_statistics(source: Path) -> dict[str, normalize.Statistics]:
-    """Those in `assets/<asset>/norm_stats.json`, beside the parameters."""
+    """Those in `assets/<asset>/norm_stats.json`, beside the parameters; an asset is called `name` or `owner/name`."""
     folder = source if (source / "assets").is_dir() else source.parent
-    found = {file.parent.name: file for file in sorted((folder / "assets").rglob("norm_stats.json"))}
-    if ASSET.value is None and len(found) <= 1:
-        return normalize.load(str(next(iter(found.values())))) if found else {}
-    if ASSET.value not in found:
-        raise InputError(f"--asset={ASSET.value}: there are statistics of {', '.join(found) or 'none'} in {folder}")
-    return normalize.load(str(found[ASSET.value]))
+    assets, asked = folder / "assets", ASSET.value
+    found = {file.parent.relative_to(assets).as_posix(): file for file in sorted(assets.rglob("norm_stats.json"))}
+    if asked is None and not found:
+        return {}
+    named = [name for name in found if asked in (None, name)]
+    named = named or [name for name in found if name.endswith(f"/{asked}")]
+    if len(named) != 1:
+        raise InputError(f"--asset={asked}: there are statistics of {', '.join(found) or 'none'} in {folder}")
+    return normalize.load(str(found[named[0]]))
 
 
 def table(summary: dict[str, Any]) -> str:

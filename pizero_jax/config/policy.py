@@ -142,7 +142,7 @@ class MeanFlowConfig(TwoTimesConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ShortcutConfig(TwoTimesConfig):
-    """Shortcut models (arXiv 2410.12557): the smallest step is 1 / 2^`halvings`."""
+    """Shortcut models (arXiv 2410.12557): the smallest step, which is the flow's, is 1 / 2^`halvings`."""
 
     name: Literal["shortcut"]
     halvings: int

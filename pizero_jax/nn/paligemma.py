@@ -7,6 +7,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from pizero_jax.config import BackboneConfig
+from pizero_jax.errors import InputError
 from pizero_jax.mesh import constrain
 from pizero_jax.nn.layers import weight
 from pizero_jax.nn.siglip import Siglip
@@ -63,7 +64,15 @@ class PaliGemma(nn.Module):
         """Tokens and their mask: the cameras in the config's order, then the prompt; and how many are of cameras.
 
         Cameras that are absent from the observation cost nothing.
+
+        Raises:
+          InputError: there are pictures of a camera that the config does not name; they would not be seen.
         """
+        if unknown := sorted(observation.images.keys() - set(self.config.cameras)):
+            raise InputError(
+                f"the observation has pictures of {', '.join(unknown)}; "
+                f"config.policy.cameras names {', '.join(self.config.cameras) or 'none'}"
+            )
         cameras = [name for name in self.config.cameras if name in observation.images]
         text = self.embed_text(observation.prompt)
         if not cameras:

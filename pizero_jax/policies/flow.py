@@ -264,7 +264,8 @@ def velocity_losses(velocities: Callable, key, batch: Batch, loss_config: LossCo
         (B, C), shape = drawn.steps.shape, t.shape[1:]
         shown = jnp.arange(C) < by_row(partial(_delays, loss_config.max_delay), row_keys(key, B), shape)
         t, asked = jnp.where(shown, 0, t), asked & ~shown
-    target = predictions.target(loss_config.prediction, path, drawn.actions, drawn.noise, t[..., None])
+    # Of what is shown, too, at the time that was drawn: at 0 some paths have no velocity, and inf * 0 is no number.
+    target = predictions.target(loss_config.prediction, path, drawn.actions, drawn.noise, drawn.time[..., None, None])
     predicted = velocities(path.point(drawn.actions, drawn.noise, t[..., None]), t, drawn.steps)
     values, weights, at_time = averaged(drawn.errors(predicted, target), asked)
     return values, weights, {"time": drawn.time, "loss_at_time": at_time}

@@ -19,14 +19,18 @@ def make(config: ShortcutConfig, loss: LossConfig) -> Policy:
 
 
 def of_network(network: nn.Module, loss: LossConfig) -> Policy:
-    """What a network learns beside the "flow" are the "halves"."""
+    """What a network learns beside the "flow" are the "halves"; the smallest step is the flow, told as no span at all.
+
+    Source: arXiv 2410.12557, section 3.
+    """
     halvings = network.config.halvings
+    smallest = 0.5**halvings
 
     def learnt(u, x_t, v_t, t, span):
-        halves = two_halves(u, x_t, t, span, 0.5**halvings)
+        halves = two_halves(u, x_t, t, span, smallest)
         return u(x_t, t, span), jnp.where(span > 0, halves, v_t)
 
-    return two_times.make(network, loss, "halves", partial(spans, halvings=halvings), learnt)
+    return two_times.make(network, loss, "halves", partial(spans, halvings=halvings), learnt, smallest=smallest)
 
 
 def spans(key: Key[Array, ""], t: Float[Array, "M"], halvings: int) -> tuple[Float[Array, "M"], Float[Array, "M"]]:

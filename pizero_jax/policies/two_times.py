@@ -39,16 +39,19 @@ class TwoTimes(Pi0):
         return embed(t) + self.span_in(embed(nothing + span) - embed(nothing))
 
 
-def make(network: nn.Module, loss_config: LossConfig, name: str, spans: Callable, learnt: Callable) -> Policy:
+def make(
+    network: nn.Module, loss_config: LossConfig, name: str, spans: Callable, learnt: Callable, *, smallest: float = 0.0
+) -> Policy:
     """A policy that learns the flow, in `config.flow_share` of its samples, and beside it mean velocities over spans.
 
-    Its `velocity` is the flow's, and its `act` goes over spans of 1 / `num_steps`.
+    Its `velocity` is the flow's, and its `act` goes over spans of 1 / `num_steps`, each told as it was in training.
 
     Args:
       network: a `TwoTimes`, or what has its `config`, its `read` and its `velocities`.
       name: of the second loss.
       spans: (key, t [M]) -> t and span [M], of the samples that have one.
       learnt: (u, x_t, v_t, t, span) -> what u says and what it should, both [B, M, C, A] (`flow/few_steps.py`).
+      smallest: spans that are no longer are told as none at all, over which u is the flow.
     """
     config, plain = network.config, flow.make(network, loss_config)
 
@@ -100,11 +103,11 @@ def make(network: nn.Module, loss_config: LossConfig, name: str, spans: Callable
         if noise is None:
             noise = jax.random.normal(key, (observation.state.shape[0], config.chunk, config.action_dim))
         cache = plain.prefix(params, observation)
+        span = 1 / num_steps if 1 / num_steps > smallest else 0.0
 
         def field(x_t, t):
             at = flow.of_steps(t, x_t)[:, None, :, 0]
-            told = {"span": 1 / num_steps, "method": "velocities"}
-            return network.apply({"params": params}, cache, x_t[:, None], at, **told)[:, 0]
+            return network.apply({"params": params}, cache, x_t[:, None], at, span=span, method="velocities")[:, 0]
 
         start = noise
         if steer is not None:

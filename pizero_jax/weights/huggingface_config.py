@@ -25,18 +25,36 @@ from pizero_jax.nn.lora import NONE
 from pizero_jax.weights.huggingface_layout import Names
 from pizero_jax.weights.source import Source
 
+IMAGES = "observation.images."  # begins the names of cameras
 HEAD_DIM, VISION_HEAD_DIM = 256, 72  # Gemma's and SigLIP So400m's, where nothing tells
 GEMMA_2B = dict(depth=18, heads=8, kv_heads=1, head_dim=256, width=2048, mlp=16_384)  # lerobot's only sizes
 GEMMA_300M = GEMMA_2B | dict(width=1024, mlp=4096)
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """`config.json` beside the weights, if there is one."""
+    """What `config.json` beside the weights says, if there is one; null says nothing.
+
+    Raises:
+      InputError: it is not JSON, or another thing than an object, whose features are objects.
+    """
     file = (path if path.is_dir() else path.parent) / "config.json"
     try:
-        return json.loads(file.read_text()) if file.exists() else {}
+        facts = json.loads(file.read_text()) if file.exists() else {}
     except ValueError as error:
         raise InputError(f"{file} is not JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise InputError(f"{file} holds {json.dumps(facts):.40}; it should hold an object, {{...}}")
+    facts = {name: x for name, x in facts.items() if x is not None}
+    features = facts.get("input_features", {})
+    if not isinstance(features, dict) or not all(isinstance(x, dict) for x in features.values()):
+        raise InputError(f"{file}: input_features = {json.dumps(features):.80} should be an object of objects")
+    return facts
+
+
+def cameras_of(features: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The features that are pictures, by their type, or by their name where they have none."""
+    told = {name: x.get("type", "VISUAL" if name.startswith(IMAGES) else None) for name, x in features.items()}
+    return tuple(name.removeprefix(IMAGES) for name, kind in told.items() if kind == "VISUAL")
 
 
 def infer(
@@ -59,14 +77,12 @@ def infer(
     width, expert = size(f"{names.language}norm.weight"), size(f"{names.flow}action_in_proj.bias")
     head_dim = head_dim or HEAD_DIM
     attention = f"{names.language}layers.0.self_attn"
-    cameras = [name for name, x in facts.get("input_features", {}).items() if x["type"] == "VISUAL"]
     action_dim = size(f"{names.flow}action_out_proj.bias")
     common = dict(
         dtype="bfloat16" if source.shapes[f"{attention}.q_proj.weight"].dtype == jnp.bfloat16 else "float32",
         remat="full",
         unroll=1,
-        cameras=tuple(name.removeprefix("observation.images.") for name in cameras)
-        or ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"),
+        cameras=cameras_of(facts.get("input_features", {})) or ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"),
         image_size=patch * math.isqrt(tokens),
         action_dim=action_dim,
         chunk=facts.get("chunk_size", 50),
@@ -115,7 +131,7 @@ def lerobot_facts(config: FlowConfig, dtype: str) -> dict[str, Any]:
     size = config.image_size
     return {
         "type": "pi0" if config.name == "pi0" else "pi05",
-        "input_features": {f"observation.images.{name}": feature("VISUAL", 3, size, size) for name in config.cameras}
+        "input_features": {f"{IMAGES}{name}": feature("VISUAL", 3, size, size) for name in config.cameras}
         | {"observation.state": feature("STATE", config.state_dim)},
         "output_features": {"action": feature("ACTION", config.action_dim)},
         "paligemma_variant": "gemma_2b",

@@ -52,10 +52,10 @@ class Weights(NamedTuple):
 
 
 class Training(NamedTuple):
-    """The state of a run: finished steps, all raw parameters, and the optimiser's state."""
+    """The state of a run: finished steps, all raw parameters (None where none are averaged), the optimiser's state."""
 
     step: jax.Array
-    params: Params
+    params: Params | None
     opt_state: optax.OptState
 
 
@@ -82,20 +82,23 @@ def read(
     Args:
       source: a checkpoint's folder (a step, or its `params`; `gs://` is fetched), or a mapping of flattened path to
         array; keys may begin with "param/" or "params/" (then others are left alone) and end in "/value".
-      raw: take the raw parameters out of `train_state`, not those that act (averaged, where openpi averages).
+      raw: take the raw parameters, of the step's `train_state`, not those that act (averaged, where openpi averages).
       alpha: of the adapters, which the arrays do not tell; their rank by default, as in openpi's published forms.
       mesh: the parameters arrive laid out over it as in training.
       param_dtype: of the parameters; that of the arrays by default.
       **changes: fields of the policy's config that the arrays do not tell: `cameras`, `chunk`, `dtype`, ...
 
     Raises:
-      InputError: a report of what is missing, unused or of another shape; or the folder cannot be read.
+      InputError: a report of what is missing, of another shape, or unused beside that or in the main (a few extra
+        arrays are left out with a warning, as in openpi without one); or the folder cannot be read.
     """
     arrays = of_folder(source, raw) if isinstance(source, str | epath.PathLike) else of_arrays(source)
     config = dataclasses.replace(infer(arrays, alpha), **changes)
     policy = policies.make(config, LOSS)
     abstract = jax.eval_shape(policy.init, jax.random.key(0))
-    sources.check(arrays, jax.eval_shape(to_openpi, abstract), f"openpi's {config.name} of these sizes")
+    expected = jax.eval_shape(to_openpi, abstract)
+    arrays = sources.without_extras(arrays, expected)
+    sources.check(arrays, expected, f"openpi's {config.name} of these sizes")
     options = [f"loss.openpi_padding, activations in {config.dtype}"]
     options += ["policy.lora.openpi"] if config.lora.rules else []
     options += ["policy.openpi_positions"] if isinstance(config, Pi0FastConfig) else []
@@ -110,15 +113,16 @@ def batch(inputs: Mapping[str, np.ndarray]) -> Batch:
     openpi keeps the prompt of pi0-FAST and the action tokens behind it in one row; here they are two.
 
     Args:
-      inputs: flat: "image/<camera>", "image_mask/<camera>", "state", "tokenized_prompt", "tokenized_prompt_mask", and
-        perhaps "actions" [B, C, A] and, of pi0-FAST, "token_loss_mask".
+      inputs: flat: "image/<camera>", "state", "tokenized_prompt", "tokenized_prompt_mask", and perhaps
+        "image_mask/<camera>" (without it all rows have that picture), "actions" [B, C, A] and, of pi0-FAST,
+        "token_loss_mask".
     """
     cameras = [key.removeprefix("image/") for key in inputs if key.startswith("image/")]
     prompt, mask = np.asarray(inputs["tokenized_prompt"]), np.asarray(inputs["tokenized_prompt_mask"])
     written = np.asarray(inputs.get("token_loss_mask", np.zeros_like(mask))) & mask
     observation = Observation(
         images={name: inputs[f"image/{name}"] for name in cameras},
-        image_masks={name: inputs[f"image_mask/{name}"] for name in cameras},
+        image_masks={name: inputs.get(f"image_mask/{name}", np.ones(len(mask), bool)) for name in cameras},
         state=inputs["state"],
         prompt=prompt,
         prompt_mask=mask & ~written,
@@ -172,12 +176,15 @@ def export(
 
 
 def train_state(training: Training) -> dict[str, Any]:
-    """openpi's train state: clipping has none, then AdamW's moments and the count of the schedule."""
+    """openpi's train state: clipping has none, then AdamW's moments and the count of the schedule.
+
+    It holds parameters only beside averaged ones; otherwise those that act are the raw ones.
+    """
     (adam,) = (state for _, state in optax.tree_utils.tree_get_all_with_path(training.opt_state, "ScaleByAdamState"))
     moments = optax.ScaleByAdamState(adam.count, valued(to_openpi(adam.mu)), valued(to_openpi(adam.nu)))
     return {
         "step": training.step,
-        "params": valued(to_openpi(training.params)),
+        "params": {} if training.params is None else valued(to_openpi(training.params)),
         "model_def": None,
         "opt_state": (optax.EmptyState(), (moments, optax.EmptyState(), optax.ScaleByScheduleState(adam.count))),
         "ema_params": None,
@@ -203,20 +210,26 @@ def bare(path: str) -> str:
 
 
 def of_folder(folder: str | epath.PathLike, raw: bool = False) -> Source:
-    """openpi's checkpoint of one step, or the `params` inside; fetched first if it is not here."""
-    folder = fetch(str(folder)).absolute()  # Orbax finds nothing by relative paths
-    item = folder / ("train_state" if raw else "params")
-    item = item if item.exists() else folder
-    if not (item / "_METADATA").exists():
-        raise InputError(f"{folder} is not a checkpoint of openpi: there is no params/_METADATA in it")
+    """openpi's checkpoint of one step, or the `params` inside; fetched first if it is not here.
+
+    Raises:
+      InputError: it is none, cannot be read, or has no raw parameters though they are asked for.
+    """
     import orbax.checkpoint as ocp
 
+    folder = fetch(str(folder)).absolute()  # Orbax finds nothing by relative paths
     checkpointer = ocp.PyTreeCheckpointer()
-    try:
-        leaves = flatten_dict(checkpointer.metadata(item).item_metadata.tree)
-    except (AttributeError, ValueError, KeyError, OSError) as error:  # metadata of another kind of item are None
-        raise InputError(f"{item} cannot be read: {error}") from error
-    paths = {bare("/".join(key[1:])): key for key in leaves if key[0] == "params"}
+    item = first_item(folder / "params", folder)
+    if item is None and not raw:
+        raise InputError(f"{folder} is not a checkpoint of openpi: there is no params/_METADATA in it")
+    if raw:
+        state = first_item(folder / "train_state", folder.parent / "train_state")
+        if state is None:
+            raise InputError(f"{folder} has no train_state in or beside it, so no raw parameters: take those that act")
+        # Where none are averaged, it holds none, and those that act are raw.
+        item = state if parameters(checkpointer, state) else state.parent / "params"
+    leaves = parameters(checkpointer, item)
+    paths = {bare("/".join(key[1:])): key for key in leaves}
 
     def read(name: str) -> np.ndarray:
         one = unflatten_dict({paths[name]: 0})
@@ -229,6 +242,20 @@ def of_folder(folder: str | epath.PathLike, raw: bool = False) -> Source:
 
     shapes = {name: jax.ShapeDtypeStruct(leaves[key].shape, leaves[key].dtype) for name, key in paths.items()}
     return Source(str(item), shapes, read)
+
+
+def first_item(*places: epath.PathLike) -> epath.PathLike | None:
+    """The first of the places where an item of a checkpoint lies."""
+    return next((place for place in places if (place / "_METADATA").exists()), None)
+
+
+def parameters(checkpointer: Any, item: epath.PathLike) -> dict[tuple[str, ...], Any]:
+    """What the parameters in an item are like, by their key paths; InputError if it cannot be read."""
+    try:
+        leaves = flatten_dict(checkpointer.metadata(item).item_metadata.tree)
+    except (AttributeError, ValueError, KeyError, OSError) as error:  # metadata of another kind of item are None
+        raise InputError(f"{item} cannot be read: {error}") from error
+    return {key: x for key, x in leaves.items() if key[0] == "params"}
 
 
 def infer(source: Source, alpha: float | None = None) -> PolicyConfig:

@@ -26,14 +26,16 @@ def read(path: str | Path, config: PolicyConfig, *, mesh: Mesh | None = None, pa
       param_dtype: of the parameters; that of the file by default.
 
     Raises:
-      InputError: a report of what is missing, unused or of another shape; or the file cannot be read.
+      InputError: a report of what is missing, of another shape, or unused beside that or in the main (a few extra
+        arrays are left out with a warning); or the file cannot be read.
     """
     arrays = sources.of_npz(path)
     arrays = arrays._replace(shapes={k: x for k, x in arrays.shapes.items() if k.startswith("params/")})
     policy = policies.make(config, LOSS)
     abstract = sources.backbone(policy)
-    expected = jax.eval_shape(to_openpi, abstract)
-    sources.check(arrays, {npz_name(k): x for k, x in expected.items()}, "the PaliGemma of config.policy")
+    expected = {npz_name(k): x for k, x in jax.eval_shape(to_openpi, abstract).items()}
+    arrays = sources.without_extras(arrays, expected)
+    sources.check(arrays, expected, "the PaliGemma of config.policy")
     leaves = {ours: leaf(ours) for ours in sources.flat(abstract)}
     table = {ours: Leaf(tuple(map(npz_name, leaf.names)), leaf.make) for ours, leaf in leaves.items()}
     return sources.fill(policy, table, arrays, mesh, param_dtype)

@@ -20,6 +20,8 @@ from pizero_jax import mesh as meshes
 from pizero_jax.errors import InputError
 from pizero_jax.types import Params, Policy
 
+NAMED = 10  # extra arrays in a warning
+
 
 class Source(NamedTuple):
     """Arrays that are read one at a time; `name` is for messages."""
@@ -81,6 +83,20 @@ def without(source: Source, pattern: str) -> Source:
     if ignored:
         logging.info("%s: not needed: %s", source.name, ", ".join(ignored))
     return source._replace(shapes={name: x for name, x in source.shapes.items() if name not in ignored})
+
+
+def without_extras(source: Source, expected: Mapping[str, jax.ShapeDtypeStruct]) -> Source:
+    """The source but for arrays that are not `expected`, which a warning names.
+
+    It is unchanged, for `check` to report, where an expected one is missing or most of the arrays are not expected:
+    then these are weights of something else.
+    """
+    extras = sorted(source.shapes.keys() - expected.keys())
+    if not extras or expected.keys() - source.shapes.keys() or len(extras) > len(expected):
+        return source
+    more = f" and {len(extras) - NAMED} more" if len(extras) > NAMED else ""
+    logging.warning("%s: left over, unused: %s%s", source.name, ", ".join(extras[:NAMED]), more)
+    return source._replace(shapes={name: source.shapes[name] for name in expected})
 
 
 def check(source: Source, expected: Mapping[str, jax.ShapeDtypeStruct], what: str) -> None:

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pizero_jax.flow.paths import PATHS
 from pizero_jax.flow.times import SHIFTED_BETA, TIMES
 
 N = 200_000
@@ -13,6 +14,16 @@ def test_draws_follow_the_distribution(name):
     t = np.sort(TIMES[name].draw(jax.random.key(0), (N,)))
     distance = np.max(np.abs(TIMES[name].cdf(t) - (np.arange(N) + 0.5) / N))
     assert distance < 1.95 / np.sqrt(N)  # Kolmogorov and Smirnov: exceeded once in a thousand seeds
+
+
+@pytest.mark.parametrize("name", TIMES)
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_has_a_velocity_at_the_first_draw(monkeypatch, name, path):
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.zeros(shape, jnp.float32))
+    t = TIMES[name].draw(jax.random.key(0), ())
+    assert t.dtype == jnp.float32
+    assert t > 0
+    assert np.isfinite(PATHS[path].slopes(t)).all()
 
 
 @pytest.mark.parametrize("name", TIMES)

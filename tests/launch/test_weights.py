@@ -103,6 +103,35 @@ def test_statistics_come_along(imported):
     assert statistics["state"]["mean"] == theirs["state"]["mean"]
 
 
+CHOOSE = """
+import sys
+from pathlib import Path
+from absl import flags
+from launch.import_weights import openpi_statistics
+from pizero_jax.errors import InputError
+flags.FLAGS([""])
+for asset in (None, "us/libero", "them/libero", "droid", "us/droid", "libero", "ibero"):
+    flags.FLAGS.asset = asset
+    try:
+        print(openpi_statistics(Path(sys.argv[1]))["state"].mean[0])
+    except InputError as error:
+        print(str(error).partition(" in ")[0])
+"""
+
+
+def test_statistics_are_chosen_by_the_whole_name_or_by_a_last_part_that_is_unique(tmp_path):
+    theirs = json.loads((CHECKPOINT / "assets/trossen/norm_stats.json").read_text())
+    for number, asset in enumerate(["us/libero", "them/libero", "us/droid"]):
+        theirs["norm_stats"]["state"]["mean"][0] = float(number)
+        (tmp_path / "assets" / asset).mkdir(parents=True)
+        (tmp_path / "assets" / asset / "norm_stats.json").write_text(json.dumps(theirs))
+    done = subprocess.run([sys.executable, "-c", CHOOSE, tmp_path], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    there = "there are statistics of them/libero, us/droid, us/libero"
+    refused = [f"--asset={asset}: {there}" for asset in (None, "libero", "ibero")]
+    assert done.stdout.splitlines() == [refused[0], "0.0", "1.0", "2.0", "2.0", *refused[1:]]
+
+
 def test_an_export_of_an_import_is_the_same_weights(exported):
     ours, theirs = (source.flat(openpi.read(folder).params) for folder in (exported, CHECKPOINT))
     assert ours.keys() == theirs.keys()
@@ -110,6 +139,27 @@ def test_an_export_of_an_import_is_the_same_weights(exported):
         np.testing.assert_array_equal(ours[path], x, err_msg=path)
     names = [f / "assets" / a / "norm_stats.json" for f, a in ((exported, "pizero_jax"), (CHECKPOINT, "trossen"))]
     assert names[0].read_bytes() == names[1].read_bytes()
+
+
+RESUME = """
+import dataclasses, importlib, sys
+from types import SimpleNamespace
+from launch.export_weights import training_state
+from pizero_jax.config import TrainConfig, build
+from pizero_jax.weights import openpi
+config = build(TrainConfig, importlib.import_module("configs.pi0").get_config())
+config = dataclasses.replace(config, policy=openpi.read(sys.argv[1]).config)
+saved = SimpleNamespace(restore=lambda like, step: like)
+for ema in (0.99, 0.0):
+    optimizer = dataclasses.replace(config.optimizer, ema=ema)
+    training = training_state(saved, dataclasses.replace(config, optimizer=optimizer), 1)
+    assert (training.params is None) == (ema == 0)
+"""
+
+
+def test_a_run_without_averages_is_exported_to_resume_from_what_acts():
+    done = subprocess.run([sys.executable, "-c", RESUME, CHECKPOINT], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

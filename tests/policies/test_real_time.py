@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 
 from pizero_jax import policies
+from pizero_jax.flow.paths import PATHS
+from pizero_jax.flow.predictions import Kind
 from pizero_jax.flow.real_time import Plan, steering
+from pizero_jax.policies import flow
 from tests.conftest import ONE_SAMPLE
 
 KEY = jax.random.key(0)
@@ -57,6 +61,24 @@ def test_what_is_shown_is_not_asked_for(config, params, rows, drawn):
     np.testing.assert_array_equal(values == 0, weights == 0)
     np.testing.assert_allclose(values[delays == 0], plain[delays == 0], rtol=1e-5)
     assert not np.allclose(values[delays == 3][:, 3:], plain[delays == 3][:, 3:], rtol=1e-3)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("prediction", get_args(Kind))
+def test_paths_that_have_no_velocity_at_data_can_be_shown_some(rows, path, prediction):
+    """With the simplest of networks: no number of the loss or its gradient is infinite or none."""
+    loss_config = dataclasses.replace(DELAYED, path=path, prediction=prediction)
+
+    @partial(jax.value_and_grad, has_aux=True)
+    def loss(scale):
+        values, weights, metrics = flow.velocity_losses(lambda x_t, t, _: scale * x_t, KEY, rows, loss_config)
+        return values.sum(), (values, weights, metrics)
+
+    (_, (values, weights, metrics)), slope = loss(0.5)
+    assert (weights == 0).any()
+    assert np.isfinite(slope)
+    assert np.isfinite(values).all()
+    assert np.isfinite(metrics["loss_at_time"]).all()
 
 
 def test_what_is_shown_is_data_without_noise(config, params, rows, drawn):

@@ -183,6 +183,22 @@ def test_spans_of_a_shortcut_are_powers_of_two_from_their_multiples():
         np.testing.assert_allclose(np.unique(t[span == size]), np.arange(size, 1 + size / 2, size))
 
 
+@pytest.mark.parametrize(("num_steps", "told"), [(1, 1.0), (4, 0.25), (8, 0.0), (16, 0.0)])
+def test_a_shortcut_is_told_in_acting_what_it_learnt(make, params, tiny_batch, variants, noise, num_steps, told):
+    """Its smallest step, 1/8 here, learns from data alone, as the flow: over no time at all."""
+    policy, network = make("shortcut", halvings=3), Small(variants["shortcut"])
+
+    @jax.jit
+    def by_hand(params, x):
+        for t in np.arange(num_steps, 0, -1, np.float32) / num_steps:
+            at = jnp.full(3, t), jnp.full(3, told)
+            x = x - said(network, params, tiny_batch.observation, x, *at) / num_steps
+        return x
+
+    act = jax.jit(partial(policy.act, num_steps=num_steps))
+    np.testing.assert_allclose(act(params, KEY, tiny_batch.observation, noise=noise), by_hand(params, noise), rtol=1e-4)
+
+
 def test_acting_goes_over_spans_of_its_own_steps(make, params, tiny_batch, noise, variants):
     policy, network = make("mean_flow"), Small(variants["mean_flow"])
 

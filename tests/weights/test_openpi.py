@@ -77,10 +77,12 @@ def test_each_form_of_lora_freezes_what_openpi_freezes(form):
     assert frozen == set(TREES["frozen"][form])
 
 
-@pytest.mark.parametrize(("raw", "prefix"), [(False, "ema/"), (True, "raw/")])
-def test_openpi_s_checkpoint_holds_its_arrays(raw, prefix):
+@pytest.mark.parametrize(
+    ("place", "raw", "prefix"), [("", False, "ema/"), ("", True, "raw/"), ("params", True, "raw/")]
+)
+def test_openpi_s_checkpoint_holds_its_arrays(place, raw, prefix):
     arrays = np.load(GOLDEN / "ckpt_openpi_pi0_tiny_params.npz")
-    params = openpi.read(CHECKPOINT, raw=raw).params
+    params = openpi.read(CHECKPOINT / place, raw=raw).params
     ours = openpi.to_openpi(jax.tree.map(np.asarray, params))
     assert {prefix + path for path in ours} == {path for path in arrays if path.startswith(prefix)}
     for path, x in ours.items():
@@ -124,6 +126,22 @@ def arrays_of(item: Path) -> dict:
     return {row["array_metadata"]["param_name"]: row["array_metadata"] for row in rows}
 
 
+def test_a_run_without_averages_resumes_from_the_parameters_that_act(tmp_path):
+    """openpi's state has no parameters then, and Orbax restores only what has just the expected keys."""
+    import orbax.checkpoint as ocp
+
+    raw = openpi.read(CHECKPOINT, raw=True).params
+    opt_state = optimizer.make(config_of("pi0_lora").optimizer).init(raw)
+    openpi.export(tmp_path / "1", raw, training=openpi.Training(jax.numpy.int32(2), None, opt_state))
+    state = tmp_path / "1" / "train_state"
+    expected = jax.tree.map(np.asarray, ocp.PyTreeCheckpointer().restore(CHECKPOINT / "train_state")) | {"params": {}}
+    restored = ocp.PyTreeCheckpointer().restore(state, ocp.args.PyTreeRestore(expected))
+    assert restored["params"] == {}
+    assert restored["step"] == 2
+    for path, x in source.flat(openpi.read(tmp_path / "1", raw=True).params).items():
+        np.testing.assert_array_equal(x, source.flat(raw)[path], err_msg=path)
+
+
 def test_exported_statistics_are_openpi_s(exported):
     ours, theirs = (f / "assets" / "trossen" / "norm_stats.json" for f in (exported[0], CHECKPOINT))
     assert ours.read_bytes() == theirs.read_bytes()
@@ -139,6 +157,14 @@ def test_an_existing_folder_is_not_written_over(exported):
 def test_paths_may_have_openpi_s_ends_and_our_prefixes(arrays, prefix, suffix):
     _, params = openpi.load({f"{prefix}{path}{suffix}": x for path, x in arrays.items()})
     np.testing.assert_array_equal(params["action_out"]["bias"], arrays["action_out_proj/bias"])
+
+
+def test_a_picture_without_a_mask_is_there_in_all_rows():
+    golden = np.load(GOLDEN / "pi0_dummy.npz")
+    inputs = {name.removeprefix("in/"): golden[name] for name in golden if name.startswith("in/")}
+    without = {name: x for name, x in inputs.items() if name != "image_mask/base_0_rgb"}
+    there = inputs | {"image_mask/base_0_rgb": np.ones(len(inputs["state"]), bool)}
+    jax.tree.map(np.testing.assert_array_equal, openpi.batch(without), openpi.batch(there))
 
 
 def test_bfloat16_arrays_stay_bfloat16(arrays):
@@ -168,6 +194,21 @@ def test_missing_unused_and_transposed_leaves_are_reported_together(arrays):
     ]
 
 
+def test_extra_arrays_are_left_out_and_named(arrays, caplog):
+    extras = {f"value_head/{i:02}/kernel": np.zeros((3, 3)) for i in range(12)}
+    _, params = openpi.load(arrays | extras)
+    assert "the mapping: left over, unused: value_head/00/kernel, " in caplog.text
+    assert "value_head/09/kernel and 2 more" in caplog.text
+    ours = openpi.to_openpi(jax.tree.map(np.asarray, params))
+    assert ours.keys() == arrays.keys()
+
+
+def test_arrays_that_are_extra_in_the_main_are_refused(arrays):
+    extras = {f"something/{i}": np.zeros(3) for i in range(len(arrays) + 1)}
+    with pytest.raises(InputError, match="unused: something/0"):
+        openpi.load(arrays | extras)
+
+
 def test_weights_of_something_else_are_refused():
     with pytest.raises(InputError, match="missing: PaliGemma/img/Transformer/encoder_norm/scale"):
         openpi.load({"dense/kernel": np.zeros((2, 2))})
@@ -182,6 +223,14 @@ def test_a_relative_path_leads_to_a_step_and_to_its_parameters(monkeypatch, plac
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match="is not a checkpoint of openpi"):
         openpi.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("place", ["", "params"])
+def test_averaged_parameters_are_not_taken_for_raw_ones(tmp_path, place):
+    """Released checkpoints have no state."""
+    shutil.copytree(CHECKPOINT / "params", tmp_path / "params")
+    with pytest.raises(InputError, match="has no train_state in or beside it, so no raw parameters"):
+        openpi.read(tmp_path / place, raw=True)
 
 
 def test_a_truncated_file_is_reported_with_the_leaf_that_it_breaks(tmp_path, exported):

@@ -65,6 +65,13 @@ def test_adapters_stay_fresh_and_other_parts_of_the_file_are_left_alone(arrays, 
     assert {str(x.dtype) for x in jax.tree.leaves(params)} == {"bfloat16"}
 
 
+def test_extra_arrays_are_left_out_and_named(arrays, tiny, tmp_path, caplog):
+    np.savez(tmp_path / "a.npz", **arrays, **{"params/llm/extra": np.zeros(3, np.float32)})
+    params = paligemma.read(tmp_path / "a.npz", tiny)
+    assert "left over, unused: params/llm/extra" in caplog.text
+    assert "extra" not in params["backbone"]
+
+
 def test_missing_unused_and_transposed_leaves_are_reported_together(arrays, tiny, tmp_path):
     del arrays["params/llm/layers/attn/q_einsum/w"]
     arrays["params/img/head/kernel"] = arrays["params/img/head/kernel"].T
