@@ -67,6 +67,8 @@ def check(trained: TrainedPolicy, path: str, split: str, count: int, output: Pat
         "warnings": open_loop.suspicions(rows),
     }
     output.mkdir(parents=True, exist_ok=True)
+    for figure in output.glob("episode_*.png"):  # of an earlier look, perhaps at other data
+        figure.unlink()
     (output / "check_policy.json").write_text(json.dumps(results, indent=2) + "\n")
     names = [row["name"] for row in rows]
     for r in replays:

@@ -17,6 +17,7 @@ from ml_collections import config_flags
 import launch
 from pizero_jax import policies
 from pizero_jax.config import TrainConfig, build
+from pizero_jax.errors import InputError
 from pizero_jax.old_configs import completed
 from pizero_jax.report import parameters, tables
 from pizero_jax.train import optimizer
@@ -30,6 +31,8 @@ JSON = flags.DEFINE_bool("json", False, "Print everything as JSON.")
 
 
 def main() -> None:
+    if CHECKPOINT.value and CONFIG.value:
+        raise InputError("--config and --checkpoint both name what is described; give one of them")
     if CHECKPOINT.value:
         checkpoints = open_run(CHECKPOINT.value, None, flag="--checkpoint", parts=metadata_only)
         config = build(TrainConfig, completed(checkpoints.metadata(checkpoints.steps[-1])["config"]))

@@ -3,7 +3,8 @@
     python -m launch.evaluate --checkpoint=runs/demo --episodes=50 [--json]
     python -m launch.evaluate --server=ws://localhost:8000 --output=results
 
-Writes `evaluation.json`, `episodes.png`, `episodes.gif` and `success.png` into the workdir. Through a server the same
+Writes `evaluation.json`, `episodes.png`, `episodes.gif` and `success.png` into the workdir, or, if it was asked for
+otherwise than by default (--step, --latency_ms, ..), into `evaluations/` there. Through a server the same
 seeds give the same episodes; its API key, if it wants one, comes from the environment variable PIZERO_API_KEY.
 """
 
@@ -56,6 +57,11 @@ HZ = flags.DEFINE_float(
     "hz", None, "Actions per second, which delays need; the data set's by default.", lower_bound=0.1
 )
 BLIND = flags.DEFINE_bool("blind", True, "Also with pictures zeroed, as a control.")
+OTHERWISE = (
+    "step", "tasks", "seed", "num_steps", "solver", "execute", "dataset", "weights", "latency_ms", "jitter_ms",
+    "real_time", "samples",
+)  # fmt: skip
+"""Flags that make another evaluation of one of a run."""
 JSON = flags.DEFINE_bool("json", False, "Print the results as JSON.")
 
 PICTURED = 8  # episodes in the contact sheet and in the animation
@@ -97,10 +103,19 @@ def run(policy: Acting) -> None:
     if EXECUTE.value:
         env_config = dataclasses.replace(env_config, execute=EXECUTE.value)
     check(policy, env_config)
-    output = Path(OUTPUT.value or CHECKPOINT.value)
+    output = Path(OUTPUT.value) if OUTPUT.value else default_output(Path(CHECKPOINT.value))
     output.mkdir(parents=True, exist_ok=True)
     results = evaluate(policy, env_config, output)
     print(json.dumps(results, indent=2) if JSON.value else table(results, output))
+
+
+def default_output(workdir: Path) -> Path:
+    """The workdir for its newest checkpoint, run by default; others have folders of their own, and leave that alone."""
+    asked = {
+        name: flags.FLAGS[name].value for name in OTHERWISE if flags.FLAGS[name].value != flags.FLAGS[name].default
+    }
+    named = [f"{name}={'+'.join(x) if isinstance(x, list) else x}" for name, x in asked.items()]
+    return workdir / "evaluations" / ",".join(named) if asked else workdir
 
 
 def check(policy: Acting, env: EnvConfig) -> None:

@@ -13,8 +13,8 @@ from absl import flags
 import launch
 from pizero_jax.errors import InputError
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a training run.", required=True)
-OUTPUT = flags.DEFINE_string("output", None, "A new folder.", required=True)
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Workdir of a training run.")
+OUTPUT = flags.DEFINE_string("output", None, "A new folder.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to take; the newest by default.")
 DATASET = flags.DEFINE_string("dataset", None, "Of a checkpoint of a mixture, the data set whose robot it is.")
 NUM_STEPS = flags.DEFINE_integer("num_steps", None, "Solver steps; the config's by default.", lower_bound=1)
@@ -30,6 +30,10 @@ KNOWN = ("cpu", "cuda", "rocm", "tpu")
 
 
 def main() -> None:
+    if CHECKPOINT.value is None:
+        raise InputError("--checkpoint is missing; name the workdir of a training run, such as runs/demo")
+    if OUTPUT.value is None:
+        raise InputError("--output is missing; name a new folder, such as exported")
     for platform in PLATFORMS.value:
         if platform not in KNOWN:
             raise InputError(f"--platforms={platform}; known: {', '.join(KNOWN)}")

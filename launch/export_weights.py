@@ -1,6 +1,6 @@
 """Writes a run's weights so that openpi or `transformers` loads them.
 
-    python -m launch.export_weights --checkpoint=runs/demo --output=exported/30000 [--format=huggingface] [--merge]
+    python -m launch.export_weights --checkpoint=runs/mine --output=exported/30000 [--format=huggingface] [--merge]
 
 openpi's folder holds the acting parameters, the statistics and, of a run that was trained here, the state to resume.
 """

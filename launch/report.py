@@ -79,7 +79,11 @@ def plain(value: Any) -> Any:
 
 
 def success(record: Record) -> str | None:
-    return tables.percent_interval(record["successes"], record["episodes"]) if record.get("episodes") else None
+    if not record.get("episodes"):
+        return None
+    at, step = record.get("evaluated at"), record.get("step")
+    earlier = f" at step {at}" if at != step else ""
+    return tables.percent_interval(record["successes"], record["episodes"]) + earlier
 
 
 def page_of(folder: str, found: Sequence[Logged], records: Sequence[Record]) -> str:

@@ -105,7 +105,7 @@ def begin(workdir: Path, metadata: dict, data: Data, *, overwrite: bool) -> None
 
 def _clear(workdir: Path) -> None:
     """Removes what a run writes, and nothing else."""
-    for folder in (checkpoint.FOLDER, EVENTS):
+    for folder in (checkpoint.FOLDER, EVENTS, "evaluations"):
         shutil.rmtree(workdir / folder, ignore_errors=True)
     for file in ("metrics.jsonl", "curves.png", "evaluation.json", "wandb_id.txt"):
         (workdir / file).unlink(missing_ok=True)

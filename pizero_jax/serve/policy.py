@@ -66,11 +66,15 @@ class TrainedPolicy:
         """A chunk of actions in the data set's units.
 
         Args:
-          observation: {"images": {camera: uint8 [h, w, 3] or encoded}, "state": [P], raw}.
-          instruction: as the data set words it.
+          observation: {"images": {camera: uint8 [h, w, 3] or encoded}, "state": [P], raw}; None for a camera that the
+            robot does not have.
+          instruction: as the data set words it; None for policies that read no words.
           key: of the noise that the flow starts from.
           num_steps, solver: how the flow is solved; the config's by default. Policies over tokens have none.
           ahead: what the chunk has to go on from (real-time chunking); of flow policies.
+
+        Raises:
+          InputError: says what is missing or does not fit the policy.
         """
         return self.infer_batch([observation], [instruction], key, num_steps=num_steps, solver=solver, ahead=[ahead])[0]
 
@@ -108,10 +112,7 @@ class TrainedPolicy:
         Those of a flow always are. A policy over tokens may write what is no chunk: what can be read of it is used, and
         the rest is the middle of the normalised range (`data/action_tokens.py`).
         """
-        rows = [
-            self.processor.observation(observation["images"], observation["state"], instruction)
-            for observation, instruction in zip(observations, instructions, strict=True)
-        ]
+        rows = [self._row(*row) for row in zip(observations, instructions, strict=True)]
         options = {"num_steps": num_steps} if num_steps else {}
         options |= {"solver": solver} if solver else {}
         for name, value in options.items():
@@ -121,6 +122,24 @@ class TrainedPolicy:
         if any(ahead):
             options["plan"] = self.plan(ahead, states)
         return self.processor.finish(self._act(self.params, key, stack(rows), **options), states)
+
+    def _row(self, observation: Mapping[str, Any], instruction: str | None) -> Observation:
+        """What the policy sees, checked as a server's requests are."""
+        if missing := {"images", "state"} - observation.keys():
+            raise InputError(f"the observation has no {min(missing)!r}")
+        images, state = observation["images"], observation["state"]
+        if missing := [camera for camera in self.processor.data.cameras if camera not in images]:
+            raise InputError(f"camera {missing[0]!r} is missing; it may be None if the robot has none")
+        seen = {camera: image for camera, image in images.items() if image is not None}
+        if not seen:
+            raise InputError("all cameras are None; one at least has to see something")
+        if not np.isfinite(state).all():
+            raise InputError("the state has a number that is not finite")
+        if instruction is None and not self.config.policy.prompt_length:
+            instruction = ""
+        if not isinstance(instruction, str):
+            raise InputError(f"the instruction is of type {type(instruction).__name__}; it is a string")
+        return self.processor.observation(seen, state, instruction)
 
     def plan(self, ahead: Sequence[Ahead | None], states: Float[np.ndarray, "B P"]) -> Plan:
         """What robots in these raw states will do next, normalised as the policy's chunks are.

@@ -61,8 +61,10 @@ class Exported:
             if getattr(image, "dtype", None) != np.uint8 or image.shape != (size, size, 3):
                 raise ValueError(f"the picture of camera {name!r} should be uint8 [{size}, {size}, 3]")
         state = np.asarray(state)
-        if state.shape != (len(spec["state"]["offset"]),) or not np.isfinite(state).all():
-            raise ValueError(f"the state should be {len(spec['state']['offset'])} finite numbers; it is {state.shape}")
+        if state.shape != (len(spec["state"]["offset"]),):
+            raise ValueError(f"the state should be {len(spec['state']['offset'])} numbers; it is {state.shape}")
+        if not np.isfinite(state).all():
+            raise ValueError("the state has a number that is not finite")
         blank = np.zeros((size, size, 3), np.uint8)
         pictures = {name: blank if spec["blind"] else seen.get(name, blank) for name in spec["cameras"]}
         normalized = _normalize(state, spec["state"])

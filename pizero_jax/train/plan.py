@@ -119,7 +119,7 @@ class Memory(NamedTuple):
 
     arguments: int
     temporaries: int
-    peak: int  # that are in use at once, as the compiler counts them
+    peak: int  # that are in use at once, as the compiler counts them; all that is reserved where it does not
     reserved: int  # arguments, results and temporaries as they are laid out, gaps included; and the program
 
 
@@ -128,7 +128,10 @@ def memory(compiled: jax.stages.Compiled) -> Memory:
     m = compiled.memory_analysis()
     results = m.output_size_in_bytes - m.alias_size_in_bytes
     reserved = m.argument_size_in_bytes + results + m.temp_size_in_bytes + m.generated_code_size_in_bytes
-    return Memory(m.argument_size_in_bytes, m.temp_size_in_bytes, m.peak_memory_in_bytes, reserved)
+    counted = m.peak_memory_in_bytes > m.argument_size_in_bytes  # not on CPUs, where no temporaries are in the peak
+    return Memory(
+        m.argument_size_in_bytes, m.temp_size_in_bytes, m.peak_memory_in_bytes if counted else reserved, reserved
+    )
 
 
 def refused(error: Exception) -> int | None:

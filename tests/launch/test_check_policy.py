@@ -44,6 +44,8 @@ def workdir(tmp_path_factory):
 
 
 def test_it_prints_a_table_and_writes_numbers_and_a_figure_per_episode(workdir):
+    (workdir / "check_policy").mkdir()
+    (workdir / "check_policy/episode_39.png").touch()  # of other data
     printed = run("launch.check_policy", f"--checkpoint={workdir}")
     assert printed.returncode == 0, printed.stderr
     assert "2 episodes, 10 steps" in printed.stdout

@@ -43,7 +43,8 @@ def test_tables_name_leaves_parts_and_totals(forked):
     assert "FLOPs, acting, per chunk" in result.stdout
 
 
-def test_neither_config_nor_checkpoint_is_a_clear_error(forked):
-    (result,) = forked("launch.describe", [[]])
-    assert result.returncode == 2
-    assert "--config is missing" in result.stderr
+def test_neither_config_nor_checkpoint_is_a_clear_error_and_both_are(forked):
+    neither, both = forked("launch.describe", [[], [f"--config={ROOT}/configs/pi0.py", "--checkpoint=runs/demo"]])
+    assert (neither.returncode, both.returncode) == (2, 2)
+    assert "--config is missing" in neither.stderr
+    assert "--config and --checkpoint both name what is described" in both.stderr

@@ -33,7 +33,7 @@ def trained(forked, tmp_path_factory):
 @pytest.mark.slow
 def test_evaluation_scores_the_same_start_states_sighted_and_blind(forked, trained):
     command = [f"--checkpoint={trained}", "--episodes=3", "--json"]
-    several = [*command, "--noblind", "--samples=3", f"--output={trained.parent / 'several'}"]
+    several = [*command, "--noblind", "--samples=3", "--tasks=reach-red"]
     first, again, table, chosen = forked("launch.evaluate", [command, command, command[:-1], several])
     assert first.returncode == again.returncode == table.returncode == chosen.returncode == 0, first.stderr
     results = json.loads(first.stdout)
@@ -45,6 +45,9 @@ def test_evaluation_scores_the_same_start_states_sighted_and_blind(forked, train
         assert row["rate"] == row["successes"] / 3
         assert tuple(row["interval"]) == pytest.approx(wilson(row["successes"], 3))
     assert results["checkpoint"]["step"] == 2
+    assert json.loads(chosen.stdout) == json.loads(
+        (trained / "evaluations/tasks=reach-red,samples=3/evaluation.json").read_text()
+    ), "asked for otherwise, it leaves the results of the run alone"
     assert json.loads(chosen.stdout)["settings"]["samples"] == 3
     assert json.loads(chosen.stdout)["tasks"]["reach-red"]["episodes"] == 3
     assert "95% interval" in table.stdout

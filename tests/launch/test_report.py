@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 
@@ -22,7 +23,9 @@ def folder(tmp_path_factory):
 def diverged(tmp_path_factory):
     folder = tmp_path_factory.mktemp("diverged")
     write(folder / "peak=1", 1.0, 0, [float("nan")])
-    write(folder / "peak=1.5", 1.5, 0, [2.5])
+    write(folder / "peak=1.5", 1.5, 0, [2.5], 9)
+    evaluation = folder / "peak=1.5/evaluation.json"
+    evaluation.write_text(evaluation.read_text().replace('"step": 30', '"step": 20'))
     write(folder / "peak=2", 2.0, 0, [float("inf")])
     return folder
 
@@ -42,6 +45,11 @@ def test_the_table_has_a_line_for_each_run(results, folder):
     assert cells == ["peak=0.0003_seed=1", "0.0003", "1", "30 of 30", "0.09", "0.5",
                      "18/20 = 90% (95% interval 70-97%)"]  # fmt: skip
     assert f"page: {folder}/report/index.html" in results[0].stdout
+
+
+def test_success_of_an_earlier_checkpoint_says_so(results):
+    assert "| 2.5 | 0.5 | 18/20 = 90% (95% interval 70-97%) at step 20 |" in re.sub(" +", " ", results[4].stdout)
+    assert "at step" not in results[0].stdout
 
 
 def test_csv_and_json_have_the_same_records(results, folder):

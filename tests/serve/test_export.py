@@ -91,8 +91,8 @@ def test_a_wrong_call_is_refused_by_name(relative, tmp_path):
         ({"top": picture}, state, "reach", "camera 'top' is unknown; there are front, wrist"),
         ({"front": picture[:8]}, state, "reach", r"'front' should be uint8 \[16, 16, 3\]"),
         ({"front": picture / 255}, state, "reach", "should be uint8"),
-        ({"front": picture}, np.zeros(4), "reach", "3 finite numbers"),
-        ({"front": picture}, np.full(3, np.nan), "reach", "3 finite numbers"),
+        ({"front": picture}, np.zeros(4), "reach", "3 numbers"),
+        ({"front": picture}, np.full(3, np.nan), "reach", "a number that is not finite"),
         ({"front": picture}, state, "x" * 99, "takes 101 tokens; the policy reads 24"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -130,7 +130,8 @@ def test_a_relative_policy_that_says_the_mean_moves_from_where_it_is(relative, s
 
     trained = dataclasses.replace(relative, policy=relative.policy._replace(act=act))
     episode = source.val.episodes[0]
-    observations = [{"images": {}, "state": state} for state in (episode.state[0], episode.state[1].tolist())]
+    images = {camera: np.zeros((32, 32, 3), np.uint8) for camera in ("image", "wrist_image")}
+    observations = [{"images": images, "state": state} for state in (episode.state[0], episode.state[1].tolist())]
     actions = trained.infer_batch(observations, ["reach"] * 2, jax.random.key(0))
     from_state = episode.state[:2] * np.array([1, 1, 0, 1])
     expected = np.repeat((relative.statistics["actions"].mean + from_state)[:, None], CHUNK, axis=1)
