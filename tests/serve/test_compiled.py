@@ -26,8 +26,10 @@ def asked(network, count):
          "state": rng.standard_normal(3).astype(np.float32)}
         for _ in range(count)
     ]  # fmt: skip
-    del observations[-1]["images"]["wrist"]
-    rows = [network.processor.observation(o["images"], o["state"], "reach") for o in observations]
+    rows = [network.processor.observation(o["images"], o["state"], "reach") for o in observations[:-1]]
+    last = observations[-1]
+    rows.append(network.processor.observation({"front": last["images"]["front"]}, last["state"], "reach"))
+    last["images"]["wrist"] = None  # a camera that the robot does not have
     return observations, rows, np.stack([o["state"] for o in observations]), [(7, i) for i in range(count)]
 
 
