@@ -122,23 +122,25 @@ def test_lerobot_v21_becomes_v30_at_the_same_rate(config, tmp_path):
             assert frames == [(1, i, t) for t in range(make_lerobot.LENGTHS[i])]
 
 
-@pytest.mark.parametrize("to", ["lerobot", "rlds"])
-def test_a_task_that_changes_stays_with_its_frames(config, tmp_path, to):
+@pytest.mark.slow
+def test_a_task_that_changes_stays_with_its_frames(forked, config, tmp_path):
     old = make_lerobot.write_v30(tmp_path / "old", "image")
-    cameras = {"base_0_rgb": "top", "left_wrist_0_rgb": "wrist"}
-    source = written(config, old, train_split="train[2:4]", val_split="", cameras=cameras)
-    said = convert.convert(source, tmp_path / "new", to)
-    assert "2 episodes in 'train'" in said
-    assert "--config.data.val_split=\n" in said
-    reads = {"lerobot": {}, "rlds": dict(instruction="language_instruction")}[to]
-    for episode in formats.open_split(written(config, tmp_path / "new", **reads), "train"):
-        (index,) = (i for i in (2, 3) if make_lerobot.LENGTHS[i] == len(episode))  # TFDS shuffles episodes
-        texts = [episode.wordings(step)[0] for step in range(len(episode))]
-        assert texts == [make_lerobot.TASKS[task] for task in make_lerobot.task_indices(index)]
+    more = ["--config.data.train_split=train[2:4]", "--config.data.val_split=", "--novideo",
+            "--config.data.state=state", "--config.data.action=action",
+            "--config.data.cameras.base_0_rgb=top", "--config.data.cameras.left_wrist_0_rgb=wrist"]  # fmt: skip
+    results = forked("launch.convert_data", [flags(old, to, tmp_path / to, *more) for to in ("lerobot", "rlds")])
+    for to, result in zip(("lerobot", "rlds"), results, strict=True):
+        assert result.returncode == 0, result.stderr
+        assert "2 episodes in 'train'" in result.stdout
+        assert "--config.data.val_split=\n" in result.stdout
+        for episode in formats.open_split(written(config, tmp_path / to), "train"):
+            (index,) = (i for i in (2, 3) if make_lerobot.LENGTHS[i] == len(episode))  # TFDS shuffles episodes
+            texts = [episode.wordings(step)[0] for step in range(len(episode))]
+            assert texts == [make_lerobot.TASKS[task] for task in make_lerobot.task_indices(index)]
 
 
-@pytest.mark.parametrize("to", ["lerobot", "rlds"])
-def test_an_episode_with_a_damaged_picture_may_be_left_out_and_is_named(config, tmp_path, capsys, to):
+@pytest.mark.slow
+def test_an_episode_with_a_damaged_picture_may_be_left_out_and_is_named(forked, config, tmp_path):
     folder = shutil.copytree(RLDS_TINY, tmp_path / "old")
 
     def cut(number, features):
@@ -147,15 +149,18 @@ def test_an_episode_with_a_damaged_picture_may_be_left_out_and_is_named(config, 
 
     (file,) = folder.glob("*train*00000-*")
     edit(file, cut)
-    broken = dataclasses.replace(config, path=str(folder), on_corrupt="skip")
-    said = convert.convert(broken, tmp_path / "new", to, fps=10)
-    episodes = len(formats.open_split(config, "train"))
-    assert f"{episodes - 1} episodes in 'train'" in said
-    assert len(formats.open_split(written(config, tmp_path / "new"), "train")) == episodes - 1
-    assert f"left out: {file}: record 1, base_0_rgb: the picture of step 2 cannot be decoded" in capsys.readouterr().err
-    if to == "lerobot":
-        with pytest.raises(InputError, match=r"record 1, .*base_0_rgb: the picture of step 2 cannot be decoded"):
-            convert.convert(dataclasses.replace(config, path=str(folder)), tmp_path / "none", to, fps=10)
+    more = ["--fps=10", "--config.data.cameras.base_0_rgb=image", "--config.data.cameras.left_wrist_0_rgb=wrist_image"]
+    lines = [flags(folder, to, tmp_path / to, *more, "--config.data.on_corrupt=skip") for to in ("lerobot", "rlds")]
+    lines.append(flags(folder, "lerobot", tmp_path / "none", *more))
+    results, episodes = forked("launch.convert_data", lines), len(formats.open_split(config, "train"))
+    for to, result in zip(("lerobot", "rlds"), results[:2], strict=True):
+        assert result.returncode == 0, result.stderr
+        assert f"{episodes - 1} episodes in 'train'" in result.stdout
+        assert len(formats.open_split(written(config, tmp_path / to), "train")) == episodes - 1
+        assert f"left out: {file}: record 1, base_0_rgb: the picture of step 2 cannot be decoded" in result.stderr
+    assert results[2].returncode == 2
+    assert f"error: {file}: record 1, " in results[2].stderr
+    assert "base_0_rgb: the picture of step 2 cannot be decoded" in results[2].stderr
 
 
 def test_what_a_format_has_no_place_for_is_told(config):
